@@ -1,0 +1,1 @@
+"""ComponentResources and the pure decisions behind them. Nothing here reads configuration."""

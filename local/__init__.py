@@ -1,0 +1,1 @@
+"""The laptop platform: an AWS emulator, a local Redshift, and deployment of the program into them."""

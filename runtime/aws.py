@@ -1,0 +1,187 @@
+"""The one place that builds AWS clients, and translates what they raise.
+
+A `Connection` says where AWS is: the real one, or an emulator on loopback. Everything else takes
+clients or a `Connection` as an argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
+
+if TYPE_CHECKING:
+    import boto3
+
+DEFAULT_REGION = "us-east-1"
+# What the emulator takes for the account's root; it holds for no real account.
+EMULATOR_ACCESS_KEY = "test"
+EMULATOR_SECRET_KEY = "test"  # noqa: S105 - the emulator's fixed, public value
+
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnauthorizedOperation",
+        "UnrecognizedClientException",
+        "403",
+    }
+)
+_BUSY = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalServerException",
+        "InternalServiceError",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "500",
+        "502",
+        "503",
+        "504",
+    }
+)
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether the URL's host is this machine's loopback, by address or by the name localhost."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where AWS is, and who we are there.
+
+    `endpoint_url` None is AWS itself. `region` and `profile` None mean what boto3 finds in the environment and
+    in ~/.aws, as the AWS CLI does.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Connection:
+        """Return the connection that AWS_ENDPOINT_URL, AWS_REGION and AWS_PROFILE describe."""
+        return cls(
+            endpoint_url=os.environ.get("AWS_ENDPOINT_URL") or None,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None,
+            profile=os.environ.get("AWS_PROFILE") or None,
+        )
+
+    @property
+    def is_emulator(self) -> bool:
+        """Whether the endpoint is on loopback."""
+        return self.endpoint_url is not None and is_loopback(self.endpoint_url)
+
+    @cached_property
+    def session(self) -> boto3.Session:
+        """The boto3 session. On an emulator the keys are fixed, so that real ones never go there.
+
+        Inside a Lambda function the keys are the role's own, on the emulator too.
+        """
+        import boto3
+        from botocore.exceptions import ProfileNotFound
+
+        if self.is_emulator and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
+            return boto3.Session(
+                aws_access_key_id=EMULATOR_ACCESS_KEY,
+                aws_secret_access_key=EMULATOR_SECRET_KEY,
+                region_name=self.region or DEFAULT_REGION,
+            )
+        try:
+            session = boto3.Session(region_name=self.region, profile_name=self.profile)
+        except ProfileNotFound as exc:
+            raise ConfigurationError(f"AWS profile {self.profile!r} is not in ~/.aws") from exc
+        if session.region_name is None:
+            raise ConfigurationError("no AWS region is set", hint="give --region or set AWS_REGION")
+        return session
+
+    def client(self, service: str) -> object:
+        """Return a boto3 client. The typed helpers below say which."""
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=5,
+            retries={"mode": "standard", "max_attempts": 2 if self.is_emulator else 5},
+            s3={"addressing_style": "path"} if self.is_emulator else {},
+        )
+        return self.session.client(service, endpoint_url=self.endpoint_url, config=config)  # type: ignore[call-overload]
+
+    def storage_options(self) -> dict[str, str]:
+        """Return delta-rs' storage options for this connection: endpoint, region and keys.
+
+        delta-rs makes its log commits conditional (`If-None-Match`); the option that turns that off
+        (AWS_S3_ALLOW_UNSAFE_RENAME) loses rows with two writers and is never set here.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            credentials = self.session.get_credentials()
+        except BotoCoreError as exc:
+            raise AccessDeniedError(f"AWS credentials cannot be had: {exc}") from exc
+        if credentials is None:
+            raise AccessDeniedError("no AWS credentials are set", hint="run `aws configure` or set AWS_PROFILE")
+        frozen = credentials.get_frozen_credentials()
+        options = {
+            "AWS_REGION": self.session.region_name or DEFAULT_REGION,
+            "AWS_ACCESS_KEY_ID": frozen.access_key or "",
+            "AWS_SECRET_ACCESS_KEY": frozen.secret_key or "",
+        }
+        if frozen.token:
+            options["AWS_SESSION_TOKEN"] = frozen.token
+        if self.endpoint_url is not None:
+            options["AWS_ENDPOINT_URL"] = self.endpoint_url
+            options["AWS_ALLOW_HTTP"] = "true" if self.endpoint_url.startswith("http:") else "false"
+        return options
+
+
+@contextlib.contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Raise what boto3 raises inside the block as Goldlake's own errors; `action` says what was tried.
+
+    Connection trouble, throttling and the service's 5xx become UnreachableError, missing permissions
+    AccessDeniedError, everything else FailedError. `code` keeps AWS's error code.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except ClientError as exc:
+        code = str(exc.response.get("Error", {}).get("Code", ""))
+        message = f"{action}: {exc.response.get('Error', {}).get('Message') or code} ({code})"
+        if code in _DENIED:
+            raise AccessDeniedError(message, code=code) from exc
+        if code in _BUSY:
+            raise UnreachableError(message, code=code) from exc
+        raise FailedError(message, code=code) from exc
+    except NoCredentialsError as exc:
+        raise AccessDeniedError(f"{action}: no AWS credentials are set") from exc
+    except BotoCoreError as exc:
+        raise UnreachableError(f"{action}: {exc}", code=type(exc).__name__) from exc

@@ -1,0 +1,1 @@
+"""One module per deployable unit, each a function `deploy(settings, inputs) -> Outputs`."""
