@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
@@ -123,8 +123,8 @@ class Connection:
             raise ConfigurationError("no AWS region is set", hint="give --region or set AWS_REGION")
         return session
 
-    def client(self, service: str) -> object:
-        """Return a boto3 client. The typed helpers below say which."""
+    def client(self, service: str) -> Any:
+        """Return a boto3 client for `service`, with path-style S3 and few retries on an emulator."""
         from botocore.config import Config
 
         config = Config(
@@ -132,7 +132,8 @@ class Connection:
             retries={"mode": "standard", "max_attempts": 2 if self.is_emulator else 5},
             s3={"addressing_style": "path"} if self.is_emulator else {},
         )
-        return self.session.client(service, endpoint_url=self.endpoint_url, config=config)  # type: ignore[call-overload]
+        make: Any = self.session.client  # boto3's own annotation has one overload per service name
+        return make(service, endpoint_url=self.endpoint_url, config=config)
 
     def storage_options(self) -> dict[str, str]:
         """Return delta-rs' storage options for this connection: endpoint, region and keys.
@@ -166,10 +167,16 @@ class Connection:
 def translated(action: str) -> Iterator[None]:
     """Raise what boto3 raises inside the block as Goldlake's own errors; `action` says what was tried.
 
-    Connection trouble, throttling and the service's 5xx become UnreachableError, missing permissions
+    Connection trouble, time-outs, throttling and the service's 5xx become UnreachableError, missing permissions
     AccessDeniedError, everything else FailedError. `code` keeps AWS's error code.
     """
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+    )
 
     try:
         yield
@@ -183,5 +190,7 @@ def translated(action: str) -> Iterator[None]:
         raise FailedError(message, code=code) from exc
     except NoCredentialsError as exc:
         raise AccessDeniedError(f"{action}: no AWS credentials are set") from exc
-    except BotoCoreError as exc:
+    except (ConnectionError, HTTPClientError) as exc:
         raise UnreachableError(f"{action}: {exc}", code=type(exc).__name__) from exc
+    except BotoCoreError as exc:
+        raise FailedError(f"{action}: {exc}", code=type(exc).__name__) from exc

@@ -89,8 +89,7 @@ def read_login(aws: Connection, secret_id: str) -> tuple[str, str]:
     Raises ConfigurationError when the entry has another form; its content is never part of the message.
     """
     with translated(f"secret {secret_id}"):
-        client = aws.session.client("secretsmanager", endpoint_url=aws.endpoint_url)
-        text = client.get_secret_value(SecretId=secret_id).get("SecretString", "")
+        text = aws.client("secretsmanager").get_secret_value(SecretId=secret_id).get("SecretString", "")
     try:
         entry = json.loads(text)
         return str(entry["username"]), str(entry["password"])

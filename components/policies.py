@@ -1,0 +1,174 @@
+"""IAM and bucket policies as pure functions: the documents of every role that this program makes.
+
+Shapes follow the IAM JSON policy elements reference. A statement names its actions one by one and its
+resources by ARN; the few that AWS offers no resource for are marked with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Document = dict[str, Any]
+Statement = dict[str, Any]
+
+
+def document(*statements: Statement) -> Document:
+    """Return a policy document of these statements."""
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def allow(
+    actions: Sequence[str],
+    resources: Sequence[str],
+    *,
+    condition: Mapping[str, Any] | None = None,
+) -> Statement:
+    """Return an Allow statement."""
+    statement: Statement = {"Effect": "Allow", "Action": list(actions), "Resource": list(resources)}
+    if condition:
+        statement["Condition"] = dict(condition)
+    return statement
+
+
+def trust(service: str, account: str) -> Document:
+    """Return the trust policy for an AWS service, for this account only.
+
+    `aws:SourceAccount` keeps another account's resources from using the role through the service (the confused
+    deputy problem, IAM user guide). Lambda itself sends no source account when it assumes a function's role.
+    """
+    statement: Statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    if service != "lambda.amazonaws.com":
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
+    return document(statement)
+
+
+def tls_only(bucket_arn: str) -> Document:
+    """Return a bucket policy that refuses every request that does not come over TLS."""
+    return document(
+        {
+            "Sid": "DenyInsecureTransport",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [bucket_arn, f"{bucket_arn}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    )
+
+
+def write_logs(log_group_arn: str) -> Statement:
+    """Return the right to write into one log group, which exists already."""
+    return allow(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{log_group_arn}:*"])
+
+
+def attach_to_vpc() -> Statement:
+    """Return what Lambda needs to put a function into a VPC.
+
+    The EC2 network interface actions take no resource that is known before the interface exists
+    (Lambda developer guide, "Required IAM permissions" of VPC access), hence the `*`.
+    """
+    return allow(
+        [
+            "ec2:CreateNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:DeleteNetworkInterface",
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        ["*"],
+    )
+
+
+def read_prefix(bucket_arn: str, prefix: str) -> list[Statement]:
+    """Return the right to list and read what is under `prefix/` of a bucket."""
+    return [
+        _list_prefix(bucket_arn, prefix),
+        allow(["s3:GetObject"], [f"{bucket_arn}/{prefix}/*"]),
+    ]
+
+
+def write_prefix(bucket_arn: str, prefix: str, *, delete: bool = False) -> list[Statement]:
+    """Return the right to list, read and write (and `delete`) what is under `prefix/` of a bucket."""
+    actions = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    return [
+        _list_prefix(bucket_arn, prefix),
+        allow([*actions, "s3:DeleteObject"] if delete else actions, [f"{bucket_arn}/{prefix}/*"]),
+    ]
+
+
+def _list_prefix(bucket_arn: str, prefix: str) -> Statement:
+    return allow(
+        ["s3:ListBucket"],
+        [bucket_arn],
+        condition={"StringLike": {"s3:prefix": [prefix, f"{prefix}/*"]}},
+    )
+
+
+def read_secrets(secret_arns: Sequence[str]) -> Statement:
+    """Return the right to read these secrets' values."""
+    return allow(["secretsmanager:GetSecretValue"], secret_arns)
+
+
+def _glue_resources(region: str, account: str, databases: Sequence[str]) -> list[str]:
+    """Return the ARNs that Glue checks for tables of these databases: catalogue, database and table."""
+    root = f"arn:aws:glue:{region}:{account}"
+    return [
+        f"{root}:catalog",
+        *(f"{root}:database/{name}" for name in databases),
+        *(f"{root}:table/{name}/*" for name in databases),
+    ]
+
+
+def read_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
+    """Return the right to read tables of these Glue databases (`silver_*` is allowed as a name)."""
+    return allow(
+        ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartitions"],
+        _glue_resources(region, account, databases),
+    )
+
+
+def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
+    """Return the right to read, create and change tables of these Glue databases, not to delete them."""
+    return allow(
+        ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:CreateTable", "glue:UpdateTable"],
+        _glue_resources(region, account, databases),
+    )
+
+
+def invoke_functions(function_arns: Sequence[str]) -> Statement:
+    """Return the right to invoke these functions, whatever their version."""
+    return allow(
+        ["lambda:InvokeFunction"], [arn for base in function_arns for arn in (base, f"{base}:*")]
+    )
+
+
+def start_execution(state_machine_arn: str) -> Statement:
+    """Return the right to start one state machine."""
+    return allow(["states:StartExecution"], [state_machine_arn])
+
+
+def deliver_logs() -> Statement:
+    """Return what Step Functions needs to deliver its execution log.
+
+    Log delivery is set up through account-wide calls without resources (Step Functions developer guide,
+    "Logging using CloudWatch Logs"), hence the `*`.
+    """
+    return allow(
+        [
+            "logs:CreateLogDelivery",
+            "logs:GetLogDelivery",
+            "logs:UpdateLogDelivery",
+            "logs:DeleteLogDelivery",
+            "logs:ListLogDeliveries",
+            "logs:PutResourcePolicy",
+            "logs:DescribeResourcePolicies",
+            "logs:DescribeLogGroups",
+        ],
+        ["*"],
+    )

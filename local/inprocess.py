@@ -1,0 +1,270 @@
+"""Deployment without the Pulumi engine: the program runs in this process, and each resource that it registers is
+created in the emulator.
+
+The SDK's mock monitor calls `new_resource` in dependency order and with resolved inputs; what it returns
+is what later resources see. So the very program that `pulumi up` runs is deployed, by boto3 instead of the
+provider. A record of ids and input digests makes it idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import runpy
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pulumi
+import yaml
+from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks
+from pulumi.runtime.stack import run_pulumi_func
+
+from local.resources import KINDS, Kind
+from runtime.aws import Connection, translated
+from runtime.errors import ConfigurationError, FailedError, GoldlakeError
+from runtime.target import write_atomically
+
+Action = Literal["created", "updated", "unchanged", "recorded only"]
+ACTIONS: tuple[Action, ...] = ("created", "updated", "unchanged", "recorded only")
+
+# How the SDK marks a secret input on the wire (pulumi.runtime.rpc).
+_SIGNATURE = "4dabf18193072939515e22adb298388d"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was done, or would be done, with one resource."""
+
+    type: str
+    name: str
+    action: Action
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the step for JSON output."""
+        return {"type": self.type, "name": self.name, "action": self.action, "reason": self.reason}
+
+
+@dataclass
+class Deployment:
+    """The result of a deployment: one step per resource in the order of registration, and the stack's outputs."""
+
+    steps: list[Step] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    left_behind: list[str] = field(default_factory=list)
+    """Resources of an earlier deployment that the program no longer registers; they are not deleted."""
+
+
+class Record:
+    """What an in-process deployment left in the emulator: `<type>::<name>` -> id, digest of inputs, outputs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.entries: dict[str, dict[str, Any]] = {}
+        if path.is_file():
+            self.entries = json.loads(path.read_text())
+
+    def put(self, key: str, entry: dict[str, Any]) -> None:
+        """Keep an entry at once: a deployment that is killed afterwards finds it."""
+        self.entries[key] = entry
+        write_atomically(self._path, json.dumps(self.entries, indent=1))
+
+
+class EmulatorMocks(Mocks):
+    """Creates what the program registers. With `dry_run` it only compares."""
+
+    def __init__(
+        self, aws: Connection, record: Record, *, dry_run: bool, on_step: Callable[[Step], None]
+    ) -> None:
+        self._aws = aws
+        self._record = record
+        self._dry_run = dry_run
+        self._on_step = on_step
+        # The SDK registers independent resources from several threads; the emulator's order should be one.
+        self._lock = threading.Lock()
+        self.seen: set[str] = set()
+        self.error: GoldlakeError | None = None
+
+    def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """Answer a provider function that the program calls."""
+        if args.token == "aws:index/getCallerIdentity:getCallerIdentity":  # noqa: S105 - a function's name
+            with translated("who am I"):
+                identity = self._aws.client("sts").get_caller_identity()
+            return {
+                "accountId": identity["Account"],
+                "arn": identity["Arn"],
+                "userId": identity["UserId"],
+                "id": identity["Account"],
+            }, []
+        raise self._failed(ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer"))
+
+    def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        """Bring one resource into the emulator and return its id and outputs."""
+        if not args.custom:
+            return "", {}
+        with self._lock:
+            if self.error is not None:
+                # The program goes on after a failed registration; nothing more is created.
+                raise self.error
+            try:
+                return self._apply(args)
+            except GoldlakeError as exc:
+                raise self._failed(exc) from exc
+
+    def _failed(self, error: GoldlakeError) -> GoldlakeError:
+        self.error = self.error or error
+        return error
+
+    def _apply(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        inputs = {key: unwrapped(value) for key, value in args.inputs.items()}
+        key = f"{args.typ}::{args.name}"
+        self.seen.add(key)
+        kind = KINDS.get(args.typ)
+        if kind is None:
+            self._on_step(Step(args.typ, args.name, "recorded only", "no emulated API for this type"))
+            return f"{args.name}-recorded", inputs
+        digest = digest_of(inputs)
+        action, id = self._plan(kind, key, digest, inputs, f"{args.typ} {args.name}")
+        if action != "unchanged" and not self._dry_run:
+            with translated(f"{args.typ} {args.name}"):
+                applied = kind.apply(self._aws, inputs, id)
+            self._record.put(key, {"id": applied.id, "digest": digest, "outputs": applied.outputs})
+        self._on_step(Step(args.typ, args.name, action))
+        entry = self._record.entries.get(key) or planned(args.typ, args.name, inputs)
+        return entry["id"], {**inputs, **entry["outputs"]}
+
+    def _plan(
+        self, kind: Kind, key: str, digest: str, inputs: Mapping[str, Any], label: str
+    ) -> tuple[Action, str | None]:
+        """Return what is to be done with a resource, and its id in the emulator if it is there."""
+        entry = self._record.entries.get(key)
+        if entry is None:
+            return "created", None
+        with translated(label):
+            there = kind.exists(self._aws, entry["id"], inputs)
+        if not there:
+            return "created", None
+        return ("unchanged" if entry["digest"] == digest else "updated"), entry["id"]
+
+
+def planned(type_token: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stand-in for a resource that a dry run would create: its id and ARN are not known yet."""
+    shown = f"<{type_token.rsplit(':', 1)[-1]} {name}>"
+    return {"id": inputs.get("bucket") or inputs.get("name") or shown, "outputs": {"arn": f"<arn of {name}>"}}
+
+
+def unwrapped(value: Any) -> Any:
+    """Return an input as the program wrote it, at any depth: secrets out of the SDK's wrapping, whole numbers as int.
+
+    Numbers cross the SDK's wire as floats (protobuf's Struct has no other).
+    """
+    if isinstance(value, Mapping):
+        if _SIGNATURE in value:
+            return unwrapped(value.get("value"))
+        return {key: unwrapped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unwrapped(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def digest_of(inputs: Mapping[str, Any]) -> str:
+    """Return a digest of a resource's inputs, with files by their content. No value can be read back from it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, pulumi.FileAsset | pulumi.FileArchive):
+            return hashlib.sha256(Path(str(value.path)).read_bytes()).hexdigest()
+        raise TypeError(f"an input of type {type(value).__name__} has no digest")
+
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def stack_configuration(project_dir: Path, stack: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return the configuration that the engine would give the program, with `overrides` on top.
+
+    Defaults come from Pulumi.yaml, values from Pulumi.<stack>.yaml; arrays are JSON, as Pulumi passes them.
+    Raises ConfigurationError when the stack has no file.
+    """
+    path = project_dir / f"Pulumi.{stack}.yaml"
+    if not path.is_file():
+        known = sorted(file.name.split(".")[1] for file in project_dir.glob("Pulumi.*.yaml"))
+        raise ConfigurationError(f"stack {stack!r} has no {path.name}: known stacks are {', '.join(known)}")
+    declared = yaml.safe_load((project_dir / "Pulumi.yaml").read_text()).get("config", {})
+    defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}
+    values = {**defaults, **(yaml.safe_load(path.read_text()) or {}).get("config", {})}
+    return {key: _text(value) for key, value in values.items()} | dict(overrides)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def run_program(
+    project_dir: Path, stack: str, configuration: Mapping[str, str], mocks: Mocks
+) -> dict[str, Any]:
+    """Run the program of `project_dir` under mocks and return its resolved outputs, after all registrations.
+
+    Raises what the program raises; the mocks' own errors come wrapped by the SDK, so ask the mocks.
+    """
+    project = yaml.safe_load((project_dir / "Pulumi.yaml").read_text())["name"]
+    outputs: dict[str, Any] = {}
+
+    def program() -> None:
+        runpy.run_path(str(project_dir / "__main__.py"), run_name="__main__")
+        pulumi.Output.all(**root.outputs).apply(outputs.update)
+
+    # The SDK binds what it creates to the current event loop, the root stack of set_mocks included.
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        pulumi.runtime.set_mocks(mocks, project=project, stack=stack, preview=False)
+        pulumi.runtime.set_all_config(dict(configuration))
+        root: Any = pulumi.runtime.get_root_resource()
+        root.outputs.clear()
+        loop.run_until_complete(run_pulumi_func(program))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+    return outputs
+
+
+def deploy_in_process(
+    *,
+    project_dir: Path,
+    stack: str,
+    configuration: Mapping[str, str],
+    aws: Connection,
+    record_file: Path,
+    dry_run: bool = False,
+    on_step: Callable[[Step], None] = lambda _step: None,
+) -> Deployment:
+    """Deploy the program into the emulator and return what was done.
+
+    Raises ConfigurationError for settings that the program refuses, UnreachableError when the emulator does not
+    answer. What was created until then stays recorded, so the next deployment goes on from there.
+    """
+    record = Record(record_file)
+    result = Deployment()
+
+    def keep(step: Step) -> None:
+        result.steps.append(step)
+        on_step(step)
+
+    mocks = EmulatorMocks(aws, record, dry_run=dry_run, on_step=keep)
+    try:
+        result.outputs = run_program(project_dir, stack, configuration, mocks)
+    except Exception as exc:
+        if mocks.error is not None:
+            raise mocks.error from exc
+        if isinstance(exc, pulumi.RunError):
+            raise ConfigurationError(str(exc)) from exc
+        if isinstance(exc, GoldlakeError):
+            raise
+        raise FailedError(f"the program failed: {exc}") from exc
+    if mocks.error is not None:
+        raise mocks.error
+    result.left_behind = sorted(set(record.entries) - mocks.seen)
+    return result

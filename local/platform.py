@@ -1,0 +1,218 @@
+"""The two services of the laptop: an AWS emulator and a local Redshift Serverless."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.process import LOOPBACK, Service, exclusive, http_answers
+from runtime.aws import DEFAULT_REGION, Connection
+from runtime.errors import ConfigurationError, UnreachableError
+from runtime.secrets import local_default
+from runtime.warehouse import DEFAULT_DATABASE, DEFAULT_PORT
+
+EMULATOR_PORT = 4566
+EMULATOR_REQUIREMENTS = Path(__file__).with_name("emulator-requirements.txt")
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """How a service is: `running`, `stopped`, `gone` (its process died) or `silent` (it does not answer)."""
+
+    name: str
+    state: str
+    port: int | None
+    pid: int | None
+    log: str
+
+
+class Platform:
+    """The local platform in a folder. Each folder has its own processes, ports, logs and data."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.resolve()
+        self.emulator = Service(
+            name="emulator",
+            home=self.home,
+            default_port=EMULATOR_PORT,
+            command=lambda _port: [str(emulator_python()), "-m", "ministack"],
+            environment=self._emulator_environment,
+            healthy=lambda port: http_answers(f"http://{LOOPBACK}:{port}/_ministack/ready"),
+        )
+        self.redshift = Service(
+            name="redshift",
+            home=self.home,
+            default_port=DEFAULT_PORT,
+            command=self._redshift_command,
+            environment=self._redshift_environment,
+            healthy=speaks_postgres,
+        )
+
+    def up(
+        self,
+        *,
+        emulator_port: int | None = None,
+        redshift_port: int | None = None,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """Start what does not run. Raises ConfigurationError for a taken port, UnreachableError for a failed start."""
+        ensure_emulator_environment(say)
+        with exclusive(self.home):
+            for folder in ("emulator/tmp", "emulator/state", "emulator/s3"):
+                (self.home / folder).mkdir(parents=True, exist_ok=True)
+            if self.emulator.record() is None or self.emulator.record().process() is None:  # type: ignore[union-attr]
+                # What a killed emulator left of its unpacked functions, some hundred megabytes.
+                shutil.rmtree(self.home / "emulator" / "tmp", ignore_errors=True)
+                (self.home / "emulator" / "tmp").mkdir()
+            self.emulator.start(emulator_port, say)
+            self.redshift.start(redshift_port, say)
+
+    def down(self, say: Callable[[str], None] = lambda _line: None) -> None:
+        """Stop both services; data stays. No process is left."""
+        with exclusive(self.home):
+            self.redshift.stop(say)
+            self.emulator.stop(say)
+
+    def reset(self, say: Callable[[str], None] = lambda _line: None) -> None:
+        """Stop both services and delete everything they kept, deployments into them included."""
+        self.down(say)
+        with exclusive(self.home):
+            for folder in ("emulator", "redshift", "stacks", "logs", "run"):
+                shutil.rmtree(self.home / folder, ignore_errors=True)
+        say(f"data under {self.home} deleted")
+
+    def status(self) -> list[ServiceStatus]:
+        """Return how each service is."""
+        return [_status(service) for service in (self.emulator, self.redshift)]
+
+    def connection(self) -> Connection:
+        """Return the connection to the running emulator. Raises UnreachableError when it does not answer."""
+        return Connection(
+            endpoint_url=f"http://{LOOPBACK}:{self._running_port(self.emulator)}", region=DEFAULT_REGION
+        )
+
+    def warehouse_port(self) -> int:
+        """Return the port of the running local Redshift. Raises UnreachableError when it does not answer."""
+        return self._running_port(self.redshift)
+
+    def _running_port(self, service: Service) -> int:
+        status = _status(service)
+        if status.state != "running" or status.port is None:
+            raise UnreachableError(f"the local {service.name} is {status.state}", hint="goldlake local up")
+        return status.port
+
+    def _emulator_environment(self, port: int) -> Mapping[str, str]:
+        folder = self.home / "emulator"
+        return {
+            **_basics(folder),
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": LOOPBACK,
+            "MINISTACK_HOST": "localhost",
+            "MINISTACK_REGION": DEFAULT_REGION,
+            # IAM policies are evaluated: a missing permission shows here, not in the account.
+            "AUTH": "true",
+            # Two listeners of its own that would open on every address.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "PERSIST_STATE": "1",
+            "STATE_DIR": str(folder / "state"),
+            "S3_PERSIST": "1",
+            "S3_DATA_DIR": str(folder / "s3"),
+            "TMPDIR": str(folder / "tmp"),
+        }
+
+    def _redshift_command(self, port: int) -> list[str]:
+        emulator = self.emulator.record()
+        endpoint = f"http://{LOOPBACK}:{emulator.port if emulator else EMULATOR_PORT}"
+        return [
+            sys.executable,
+            "-m",
+            "local.redshift",
+            "--data",
+            str(self.home / "redshift"),
+            "--port",
+            str(port),
+            "--endpoint-url",
+            endpoint,
+        ]
+
+    def _redshift_environment(self, _port: int) -> Mapping[str, str]:
+        return {
+            **_basics(self.home),
+            # A folder on the path finds the packages without an installed project, too.
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": local_default("redshift-admin", "password"),
+        }
+
+
+def _basics(folder: Path) -> dict[str, str]:
+    """Return the environment that every service gets; nothing of the user's own, credentials least of all."""
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _status(service: Service) -> ServiceStatus:
+    record = service.record()
+    log = str(service.log_file)
+    if record is None:
+        return ServiceStatus(service.name, "stopped", None, None, log)
+    if record.process() is None:
+        return ServiceStatus(service.name, "gone", record.port, record.pid, log)
+    state = "running" if service.healthy(record.port) else "silent"
+    return ServiceStatus(service.name, state, record.port, record.pid, log)
+
+
+def speaks_postgres(port: int) -> bool:
+    """Return whether a PostgreSQL-protocol server on the loopback port answers a request for TLS."""
+    ssl_request = struct.pack("!ii", 8, 80877103)
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=2) as connection:
+            connection.sendall(ssl_request)
+            return connection.recv(1) in (b"N", b"S")
+    except OSError:
+        return False
+
+
+def emulator_python() -> Path:
+    """Return the interpreter of the emulator's own environment, inside this one."""
+    return Path(sys.prefix) / "emulator" / "bin" / "python"
+
+
+def ensure_emulator_environment(say: Callable[[str], None]) -> None:
+    """Make the emulator's environment if it is not there or its requirements changed."""
+    python = emulator_python()
+    stamp = python.parent.parent / "requirements.txt"
+    wanted = EMULATOR_REQUIREMENTS.read_text()
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    if importlib.util.find_spec("uv") is None:
+        raise ConfigurationError("the package uv is not installed", hint="pip install -r requirements.txt")
+    say("emulator: installing its own environment")
+    uv = [sys.executable, "-m", "uv", "--quiet"]
+    target = python.parent.parent
+    _checked([*uv, "venv", "--clear", "--python", sys.executable, str(target)])
+    _checked([*uv, "pip", "install", "--python", str(python), "--requirement", str(EMULATOR_REQUIREMENTS)])
+    stamp.write_text(wanted)
+
+
+def _checked(command: list[str]) -> None:
+    with tempfile.TemporaryFile("w+") as errors:
+        if subprocess.run(command, stderr=errors, check=False).returncode != 0:
+            errors.seek(0)
+            raise UnreachableError(f"the emulator's environment cannot be installed: {errors.read().strip()}")
+
+
+__all__ = ["DEFAULT_DATABASE", "EMULATOR_PORT", "Platform", "ServiceStatus", "emulator_python"]
