@@ -112,7 +112,9 @@ class TaskFunction(pulumi.ComponentResource):
             f"{name}-role",
             name=args.function_name,
             assume_role_policy=pulumi.Output.json_dumps(
-                pulumi.Output.from_input(args.account).apply(lambda account: trust("lambda.amazonaws.com", account))
+                pulumi.Output.from_input(args.account).apply(
+                    lambda account: trust("lambda.amazonaws.com", account)
+                )
             ),
             tags=args.tags,
             opts=child,

@@ -34,7 +34,9 @@ def plan_subnets(vpc_cidr: str, zones: Sequence[str]) -> dict[str, str]:
             f"{vpc_cidr} gives each of {len(zones)} zones fewer than {MIN_ADDRESSES_PER_SUBNET} addresses: "
             "take a larger range"
         )
-    return {zone: str(subnet) for zone, subnet in zip(zones, network.subnets(new_prefix=prefix), strict=False)}
+    return {
+        zone: str(subnet) for zone, subnet in zip(zones, network.subnets(new_prefix=prefix), strict=False)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

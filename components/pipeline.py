@@ -74,7 +74,10 @@ def definition(functions: Mapping[str, str]) -> dict[str, Any]:
         "Export": _task(functions["export"], "export", run, "ExportVerdict"),
         "ExportVerdict": _verdict("export", "Register", failed="ExportFailed"),
         "Register": _task(
-            functions["register"], "register", {"tables.$": "$.export.answer.table_names", **run}, "RegisterVerdict"
+            functions["register"],
+            "register",
+            {"tables.$": "$.export.answer.table_names", **run},
+            "RegisterVerdict",
         ),
         "RegisterVerdict": _verdict("register", "Done", failed="RegisterFailed"),
         "Done": {"Type": "Pass", "Result": "done", "ResultPath": "$.outcome", "End": True},
@@ -123,7 +126,9 @@ class GoldPipeline(pulumi.ComponentResource):
         role = aws.iam.Role(
             f"{name}-role",
             name=args.state_machine_name,
-            assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda a: trust("states.amazonaws.com", a))),
+            assume_role_policy=pulumi.Output.json_dumps(
+                account.apply(lambda a: trust("states.amazonaws.com", a))
+            ),
             tags=args.tags,
             opts=child,
         )

@@ -143,9 +143,7 @@ def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statem
 
 def invoke_functions(function_arns: Sequence[str]) -> Statement:
     """Return the right to invoke these functions, whatever their version."""
-    return allow(
-        ["lambda:InvokeFunction"], [arn for base in function_arns for arn in (base, f"{base}:*")]
-    )
+    return allow(["lambda:InvokeFunction"], [arn for base in function_arns for arn in (base, f"{base}:*")])
 
 
 def start_execution(state_machine_arn: str) -> Statement:

@@ -28,8 +28,9 @@ from runtime.aws import Connection, translated
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError
 from runtime.target import write_atomically
 
-Action = Literal["created", "updated", "unchanged", "recorded only"]
-ACTIONS: tuple[Action, ...] = ("created", "updated", "unchanged", "recorded only")
+# `deleted` happens by the engine only; this deployment lists what is left behind.
+Action = Literal["created", "updated", "unchanged", "recorded only", "deleted"]
+ACTIONS: tuple[Action, ...] = ("created", "updated", "unchanged", "recorded only", "deleted")
 
 # How the SDK marks a secret input on the wire (pulumi.runtime.rpc).
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -100,7 +101,9 @@ class EmulatorMocks(Mocks):
                 "userId": identity["UserId"],
                 "id": identity["Account"],
             }, []
-        raise self._failed(ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer"))
+        raise self._failed(
+            ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer")
+        )
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         """Bring one resource into the emulator and return its id and outputs."""

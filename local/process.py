@@ -143,13 +143,15 @@ class Service:
             if code is not None:
                 self.record_file.unlink(missing_ok=True)
                 raise FailedError(
-                    f"{self.name} ended at once with exit code {code}: {self.last_words()}", hint=f"see {self.log_file}"
+                    f"{self.name} ended at once with exit code {code}: {self.last_words()}",
+                    hint=f"see {self.log_file}",
                 )
             if time.monotonic() > deadline:
                 stop_process(psutil.Process(child.pid))
                 self.record_file.unlink(missing_ok=True)
                 raise UnreachableError(
-                    f"{self.name} did not answer on port {port} within {START_SECONDS} s", hint=f"see {self.log_file}"
+                    f"{self.name} did not answer on port {port} within {START_SECONDS} s",
+                    hint=f"see {self.log_file}",
                 )
             time.sleep(0.1)
 

@@ -77,7 +77,10 @@ def seed(
     }
     if not aws.is_emulator and not allow_development_defaults:
         defaulted = [
-            f"{name}.{key}" for name, keys in values.items() for key in keys if override_name(key) not in variables
+            f"{name}.{key}"
+            for name, keys in values.items()
+            for key in keys
+            if override_name(key) not in variables
         ]
         if defaulted:
             raise ConfigurationError(
@@ -116,6 +119,8 @@ def _present(client: Any, name: str) -> dict[str, Any]:
     try:
         text = client.get_secret_value(SecretId=name).get("SecretString", "")
     except client.exceptions.ResourceNotFoundException:
+        return {}
+    if not text:
         return {}
     try:
         value = json.loads(text)

@@ -18,6 +18,7 @@ from typing import Any
 
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError, UnreachableError
+from runtime.warehouse import LOOPBACK_HOSTS, Warehouse, read_login
 
 HOME_VARIABLE = "GOLDLAKE_HOME"
 
@@ -54,6 +55,19 @@ class Target:
     def gold_location(self) -> str:
         """The s3:// URL under which each gold table has a folder."""
         return f"s3://{self.lake_bucket}/gold"
+
+    def warehouse(self) -> Warehouse:
+        """Return the warehouse with the login from Secrets Manager. Raises as `runtime.warehouse.read_login` does."""
+        host = self.output("transform_warehouse_host")
+        user, password = read_login(self.connection, self.output("secrets_warehouse_login_arn"))
+        return Warehouse(
+            host=host,
+            port=int(self.outputs["transform_warehouse_port"]),
+            database=self.output("transform_warehouse_database"),
+            user=user,
+            password=password,
+            ssl=host not in LOOPBACK_HOSTS,
+        )
 
     @property
     def state_machine_arn(self) -> str:

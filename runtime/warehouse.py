@@ -12,6 +12,8 @@ from runtime.errors import ConfigurationError, UnreachableError
 
 DEFAULT_PORT = 5439
 DEFAULT_DATABASE = "analytics"
+# Only these may be reached without TLS.
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Warehouse:
             raise ConfigurationError(f"environment variables are missing: {', '.join(missing)}")
         host = os.environ["REDSHIFT_HOST"]
         ssl = os.environ.get("REDSHIFT_SSL", "true") != "false"
-        if not ssl and host not in ("127.0.0.1", "localhost", "::1"):
+        if not ssl and host not in LOOPBACK_HOSTS:
             raise ConfigurationError(
                 f"REDSHIFT_SSL=false with host {host!r}: only a loopback host may go without TLS"
             )

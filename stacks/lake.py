@@ -35,9 +35,7 @@ def deploy(settings: Settings) -> LakeOutputs:
     return LakeOutputs(bucket_name=bucket.bucket_name, bucket_arn=bucket.arn, gold_database=gold.name)
 
 
-def _database(
-    name: str, bucket: pulumi.Output[str], prefix: str, names: Names
-) -> aws.glue.CatalogDatabase:
+def _database(name: str, bucket: pulumi.Output[str], prefix: str, names: Names) -> aws.glue.CatalogDatabase:
     return aws.glue.CatalogDatabase(
         name,
         name=name,

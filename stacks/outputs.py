@@ -52,9 +52,13 @@ class SecretsOutputs(UnitOutputs):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformOutputs(UnitOutputs):
-    """The functions of the pipeline's steps."""
+    """The functions of the pipeline's steps, and the warehouse that they work on."""
 
     unit: ClassVar[str] = "transform"
+
+    warehouse_host: pulumi.Output[str]
+    warehouse_port: pulumi.Output[int]
+    warehouse_database: pulumi.Output[str]
 
     check_arn: pulumi.Output[str]
     build_arn: pulumi.Output[str]

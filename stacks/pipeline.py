@@ -39,6 +39,4 @@ def deploy(settings: Settings, inputs: Inputs) -> PipelineOutputs:
             tags=names.tags("pipeline"),
         ),
     )
-    return PipelineOutputs(
-        state_machine_arn=pipeline.state_machine_arn, schedule_name=pipeline.schedule_name
-    )
+    return PipelineOutputs(state_machine_arn=pipeline.state_machine_arn, schedule_name=pipeline.schedule_name)

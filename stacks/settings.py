@@ -51,7 +51,9 @@ def _is_vpc_cidr(value: str) -> bool:
     return network.is_private and 16 <= network.prefixlen <= 22
 
 
-_Memory = Annotated[int, _must(lambda v: 512 <= v <= 10240, "512 to 10240 MB: dbt and delta-rs need 512, Lambda has 10240")]
+_Memory = Annotated[
+    int, _must(lambda v: 512 <= v <= 10240, "512 to 10240 MB: dbt and delta-rs need 512, Lambda has 10240")
+]
 
 
 class Settings(BaseModel):
@@ -60,11 +62,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
     stack: Annotated[
-        str, _must(_matches(r"[a-z][a-z0-9-]{0,19}"), "1 to 20 of a-z, 0-9 and dash, a letter first: it is part of names")
+        str,
+        _must(
+            _matches(r"[a-z][a-z0-9-]{0,19}"),
+            "1 to 20 of a-z, 0-9 and dash, a letter first: it is part of names",
+        ),
     ]
-    region: Annotated[str, _must(_matches(r"[a-z]{2}(-[a-z]+)+-\d"), "an AWS region such as us-east-1, set by aws:region")]
+    region: Annotated[
+        str, _must(_matches(r"[a-z]{2}(-[a-z]+)+-\d"), "an AWS region such as us-east-1, set by aws:region")
+    ]
     prefix: Annotated[
-        str, _must(_matches(r"[a-z][a-z0-9-]{1,19}"), "2 to 20 of a-z, 0-9 and dash, a letter first: S3 bucket names allow no more")
+        str,
+        _must(
+            _matches(r"[a-z][a-z0-9-]{1,19}"),
+            "2 to 20 of a-z, 0-9 and dash, a letter first: S3 bucket names allow no more",
+        ),
     ] = "goldlake"
     units: Annotated[
         tuple[str, ...],
@@ -82,9 +94,9 @@ class Settings(BaseModel):
             "empty, or 3 to 63 of a-z, 0-9, dot and dash: the rule for S3 bucket names",
         ),
     ] = ""
-    vpc_cidr: Annotated[str, _must(_is_vpc_cidr, "a private IPv4 range of /16 to /22: three subnets are cut from it")] = (
-        "10.42.0.0/16"
-    )
+    vpc_cidr: Annotated[
+        str, _must(_is_vpc_cidr, "a private IPv4 range of /16 to /22: three subnets are cut from it")
+    ] = "10.42.0.0/16"
     availability_zones: Annotated[
         tuple[str, ...],
         _must(
@@ -93,27 +105,48 @@ class Settings(BaseModel):
         ),
     ] = ()
     log_retention_days: Annotated[
-        int, _must(RETENTION_DAYS.__contains__, f"one of {sorted(RETENTION_DAYS)}: CloudWatch Logs has no others")
+        int,
+        _must(RETENTION_DAYS.__contains__, f"one of {sorted(RETENTION_DAYS)}: CloudWatch Logs has no others"),
     ] = 30
-    lambda_runtime: Annotated[str, _must(RUNTIMES.__contains__, f"one of {', '.join(RUNTIMES)}")] = "python3.11"
+    lambda_runtime: Annotated[str, _must(RUNTIMES.__contains__, f"one of {', '.join(RUNTIMES)}")] = (
+        "python3.11"
+    )
     dbt_memory_mb: _Memory = 512
     task_memory_mb: _Memory = 1024
-    timeout_seconds: Annotated[int, _must(lambda v: 60 <= v <= 900, "60 to 900 seconds: Lambda's own limit is 900")] = 900
+    timeout_seconds: Annotated[
+        int, _must(lambda v: 60 <= v <= 900, "60 to 900 seconds: Lambda's own limit is 900")
+    ] = 900
     artifacts_dir: Path = Path(".goldlake/build")
     warehouse_host: Annotated[
-        str, _must(_matches(r"|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"), "empty, or a host name or IPv4 address")
+        str,
+        _must(
+            _matches(r"|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"),
+            "empty, or a host name or IPv4 address",
+        ),
     ] = ""
     warehouse_port: Annotated[int, _must(lambda v: 1024 <= v <= 65535, "1024 to 65535")] = 5439
     warehouse_database: Annotated[
-        str, _must(_matches(r"[a-z_][a-z0-9_]{0,63}"), "1 to 64 of a-z, 0-9 and underscore: Redshift's rule for databases")
+        str,
+        _must(
+            _matches(r"[a-z_][a-z0-9_]{0,63}"),
+            "1 to 64 of a-z, 0-9 and underscore: Redshift's rule for databases",
+        ),
     ] = "analytics"
     require_tls: bool = True
     schedule_expression: Annotated[
-        str, _must(_matches(r"(cron|rate|at)\(.+\)"), "cron(...), rate(...) or at(...), as EventBridge Scheduler has them")
+        str,
+        _must(
+            _matches(r"(cron|rate|at)\(.+\)"),
+            "cron(...), rate(...) or at(...), as EventBridge Scheduler has them",
+        ),
     ] = "cron(0 5 * * ? *)"
     schedule_enabled: bool = True
     trino_url: Annotated[
-        str, _must(_matches(r"|https?://[^@/\s]+@[^@/\s]+/[A-Za-z0-9_]+"), "empty, or http(s)://user@host:port/catalog")
+        str,
+        _must(
+            _matches(r"|https?://[^@/\s]+@[^@/\s]+/[A-Za-z0-9_]+"),
+            "empty, or http(s)://user@host:port/catalog",
+        ),
     ] = ""
 
     @model_validator(mode="after")

@@ -135,6 +135,9 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
         for step in STEP_LAYERS
     }
     return TransformOutputs(
+        warehouse_host=pulumi.Output.from_input(settings.warehouse_host),
+        warehouse_port=pulumi.Output.from_input(settings.warehouse_port),
+        warehouse_database=pulumi.Output.from_input(settings.warehouse_database),
         check_arn=functions["check"].arn,
         build_arn=functions["build"].arn,
         export_arn=functions["export"].arn,
@@ -167,7 +170,9 @@ def _environment(settings: Settings, inputs: Inputs) -> dict[str, dict[str, pulu
         "check": {},
         "build": {
             **warehouse,
-            env.ARTIFACTS_LOCATION: inputs.lake.bucket_name.apply(lambda bucket: f"s3://{bucket}/artifacts/dbt"),
+            env.ARTIFACTS_LOCATION: inputs.lake.bucket_name.apply(
+                lambda bucket: f"s3://{bucket}/artifacts/dbt"
+            ),
         },
         "export": {**warehouse, env.GOLD_LOCATION: gold},
         "register": register,

@@ -93,7 +93,8 @@ def _function(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 def _function_exists(aws: Connection, name: str, _inputs: Inputs) -> bool:
     return found(
-        lambda: aws.client("lambda").get_function_configuration(FunctionName=name), "ResourceNotFoundException"
+        lambda: aws.client("lambda").get_function_configuration(FunctionName=name),
+        "ResourceNotFoundException",
     )
 
 
@@ -118,7 +119,8 @@ def _state_machine(aws: Connection, inputs: Inputs, arn: str | None) -> Applied:
 
 def _state_machine_exists(aws: Connection, arn: str, _inputs: Inputs) -> bool:
     return found(
-        lambda: aws.client("stepfunctions").describe_state_machine(stateMachineArn=arn), "StateMachineDoesNotExist"
+        lambda: aws.client("stepfunctions").describe_state_machine(stateMachineArn=arn),
+        "StateMachineDoesNotExist",
     )
 
 
@@ -139,7 +141,9 @@ def _schedule(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 
 def _schedule_exists(aws: Connection, _id: str, inputs: Inputs) -> bool:
-    return found(lambda: aws.client("scheduler").get_schedule(Name=inputs["name"]), "ResourceNotFoundException")
+    return found(
+        lambda: aws.client("scheduler").get_schedule(Name=inputs["name"]), "ResourceNotFoundException"
+    )
 
 
 COMPUTE = {

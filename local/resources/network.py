@@ -45,7 +45,10 @@ def _default_security_group(aws: Connection, inputs: Inputs, _id: str | None) ->
     """Adopt the group that every VPC comes with, and take its rules away, as the provider does."""
     ec2 = aws.client("ec2")
     group = ec2.describe_security_groups(
-        Filters=[{"Name": "vpc-id", "Values": [inputs["vpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
+        Filters=[
+            {"Name": "vpc-id", "Values": [inputs["vpcId"]]},
+            {"Name": "group-name", "Values": ["default"]},
+        ]
     )["SecurityGroups"][0]
     id = group["GroupId"]
     if group.get("IpPermissions"):
@@ -144,7 +147,8 @@ def _rule(direction: str) -> Kind:
             raise
         key = "IpPermissions" if direction == "ingress" else "IpPermissionsEgress"
         return any(
-            rule.get("FromPort") == int(inputs["fromPort"]) for rule in groups["SecurityGroups"][0].get(key, [])
+            rule.get("FromPort") == int(inputs["fromPort"])
+            for rule in groups["SecurityGroups"][0].get(key, [])
         )
 
     return Kind(apply, exists)
@@ -171,7 +175,9 @@ def _endpoint(aws: Connection, inputs: Inputs, id: str | None) -> Applied:
         )["VpcEndpoint"]["VpcEndpointId"]
     _tagged(aws, str(id), inputs)
     lists = ec2.describe_prefix_lists()["PrefixLists"]
-    prefix_list = next((p["PrefixListId"] for p in lists if p["PrefixListName"] == inputs["serviceName"]), None)
+    prefix_list = next(
+        (p["PrefixListId"] for p in lists if p["PrefixListName"] == inputs["serviceName"]), None
+    )
     return Applied(str(id), {"prefixListId": prefix_list or "pl-00000000"})
 
 
@@ -188,5 +194,7 @@ NETWORK = {
     ),
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _rule("egress"),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _rule("ingress"),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": Kind(_endpoint, _described("describe_vpc_endpoints", "VpcEndpointIds")),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": Kind(
+        _endpoint, _described("describe_vpc_endpoints", "VpcEndpointIds")
+    ),
 }

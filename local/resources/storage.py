@@ -86,13 +86,20 @@ def _object(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 def _object_exists(aws: Connection, key: str, inputs: Inputs) -> bool:
     return found(
-        lambda: aws.client("s3").head_object(Bucket=inputs["bucket"], Key=key), "404", "NoSuchKey", "NoSuchBucket"
+        lambda: aws.client("s3").head_object(Bucket=inputs["bucket"], Key=key),
+        "404",
+        "NoSuchKey",
+        "NoSuchBucket",
     )
 
 
 def _glue_database(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     glue = aws.client("glue")
-    database = {"Name": inputs["name"], "Description": inputs["description"], "LocationUri": inputs["locationUri"]}
+    database = {
+        "Name": inputs["name"],
+        "Description": inputs["description"],
+        "LocationUri": inputs["locationUri"],
+    }
     if not unless(lambda: glue.create_database(DatabaseInput=database), "AlreadyExistsException"):
         glue.update_database(Name=inputs["name"], DatabaseInput=database)
     return Applied(inputs["name"], {"name": inputs["name"]})
@@ -115,7 +122,9 @@ def _secret(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 
 def _secret_exists(aws: Connection, arn: str, _inputs: Inputs) -> bool:
-    return found(lambda: aws.client("secretsmanager").describe_secret(SecretId=arn), "ResourceNotFoundException")
+    return found(
+        lambda: aws.client("secretsmanager").describe_secret(SecretId=arn), "ResourceNotFoundException"
+    )
 
 
 def _log_group(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:

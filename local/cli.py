@@ -1,0 +1,128 @@
+"""`goldlake local` and `goldlake deploy`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runtime.cli import DEFAULT_STACK, dry_run_option, output_option, say, show_json, show_table
+from runtime.errors import EXIT_DONE, EXIT_UNREACHABLE, ConfigurationError
+from runtime.target import home
+
+if TYPE_CHECKING:
+    from local.platform import Platform
+
+
+def _platform() -> Platform:
+    from local.platform import Platform
+
+    return Platform(home())
+
+
+@click.group()
+def local() -> None:
+    """The laptop platform: an AWS emulator and a local Redshift, on loopback only."""
+
+
+_PORT = click.IntRange(1024, 65535)
+
+
+@local.command()
+@click.option("--emulator-port", type=_PORT, help="Port of the AWS emulator.  [default: 4566, or a free one]")
+@click.option(
+    "--redshift-port", type=_PORT, help="Port of the local Redshift.  [default: 5439, or a free one]"
+)
+def up(emulator_port: int | None, redshift_port: int | None) -> None:
+    """Start the emulator and the local Redshift; what runs already is left alone."""
+    _platform().up(emulator_port=emulator_port, redshift_port=redshift_port, say=say)
+
+
+@local.command()
+def down() -> None:
+    """Stop both; their data stays."""
+    _platform().down(say)
+
+
+@local.command()
+@output_option
+def status(output: str) -> int:
+    """Show how both services are. Exit 0 when both run, 2 otherwise."""
+    services = _platform().status()
+    if output == "json":
+        show_json({"schema": "goldlake.local/1", "services": [asdict(service) for service in services]})
+    else:
+        # A port is a name, not a number to be grouped.
+        rows = [(s.name, s.state, str(s.port or ""), str(s.pid or ""), s.log) for s in services]
+        show_table(("service", "state", "port", "pid", "log"), rows)
+    return EXIT_DONE if all(service.state == "running" for service in services) else EXIT_UNREACHABLE
+
+
+@local.command()
+@click.confirmation_option(prompt="Delete all data of the local platform?")
+def reset() -> None:
+    """Stop both and delete their data and the deployments into them."""
+    _platform().reset(say)
+
+
+@local.command()
+@click.argument("service", type=click.Choice(["emulator", "redshift"]))
+@click.option("--lines", default=50, show_default=True, help="How many of the last lines.")
+def logs(service: str, lines: int) -> None:
+    """Show the last lines of a service's log."""
+    platform = _platform()
+    path = (platform.emulator if service == "emulator" else platform.redshift).log_file
+    if not path.is_file():
+        raise ConfigurationError(
+            f"there is no log of the {service} yet: it was never started", hint="goldlake local up"
+        )
+    for line in path.read_text(errors="replace").splitlines()[-lines:]:
+        click.echo(line)
+
+
+@click.command()
+@click.option("--stack", default=DEFAULT_STACK, show_default=True, help="The stack to deploy.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "pulumi", "in-process"]),
+    default="auto",
+    show_default=True,
+    help="auto takes the Pulumi engine when it and its AWS plugin are installed.",
+)
+@dry_run_option
+@output_option
+def deploy(stack: str, engine: str, dry_run: bool, output: str) -> None:
+    """Deploy the program into the laptop platform.
+
+    With `pulumi` and its AWS plugin installed the real engine does it, with its state under .goldlake/; otherwise the
+    same program runs in this process, and what it registers is created in the emulator. Stacks on AWS are deployed by
+    `pulumi up` itself.
+
+    \b
+    Examples:
+      goldlake deploy --stack localstack
+      goldlake deploy --stack localstack --dry-run
+    """
+    from local.deploy import deploy_stack
+
+    deployed = deploy_stack(_platform(), Path.cwd(), stack, engine=engine, dry_run=dry_run, say=say)
+    if output == "json":
+        show_json(deployed.to_dict())
+        return
+    changed = [step for step in deployed.steps if step.action != "unchanged"]
+    if changed:
+        show_table(
+            ("type", "name", "action", "note"), [(s.type, s.name, s.action, s.reason) for s in changed]
+        )
+    for name in deployed.left_behind:
+        say(f"no longer in the program, left in the emulator: {name}")
+    click.echo(deployed.summary)
+
+
+def _short(token: str) -> str:
+    """Return a type token as people say it: `aws:s3/bucket:Bucket` is s3.Bucket."""
+    package, _, rest = token.partition(":")
+    module, _, name = rest.partition(":")
+    return f"{module.split('/')[0]}.{name}" if package == "aws" else token

@@ -1,0 +1,455 @@
+"""The `goldlake` command.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 the answer is no,
+2 infrastructure cannot be reached, 64 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from runtime.aws import Connection
+from runtime.errors import EXIT_USAGE, GoldlakeError
+from runtime.target import Target, load_target
+
+COMMAND_GROUP = "goldlake.commands"
+DEFAULT_STACK = "localstack"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class GoldlakeGroup(click.Group):
+    """The command group: finds the commands that other packages add, and turns errors into exit codes."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return all commands, those of other packages included."""
+        return sorted({*super().list_commands(context), *_added_commands()})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return a command; one of another package is imported only when it is used."""
+        own = super().get_command(context, name)
+        if own is not None or name not in _added_commands():
+            return own
+        command: click.Command = _added_commands()[name].load()
+        return command
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Run a command and exit with its code."""
+        options["standalone_mode"] = False
+        try:
+            code = super().main(args, **options)
+        except GoldlakeError as error:
+            _complain(error.message, error.hint)
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            hint = f"{error.ctx.command_path} --help" if error.ctx else None
+            _complain(error.format_message(), hint)
+            # click's own code for usage errors is 2, which means "cannot be reached" here.
+            sys.exit(EXIT_USAGE)
+        except click.ClickException as error:
+            _complain(error.format_message(), None)
+            sys.exit(EXIT_USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            _complain("interrupted", None)
+            sys.exit(130)
+        except BrokenPipeError:
+            # The reader has gone (`goldlake … | head`): nothing is wrong.
+            sys.stderr.close()
+            sys.exit(0)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _added_commands() -> dict[str, Any]:
+    return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
+
+
+def _complain(message: str, hint: str | None) -> None:
+    click.echo(f"goldlake: {message}", err=True)
+    if hint:
+        click.echo(f"  try: {hint}", err=True)
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    click.echo(line, err=True)
+
+
+def show_json(result: dict[str, Any]) -> None:
+    """Print a result as JSON."""
+    click.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Print a result as a table; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(
+            isinstance(row[index], int | float) or row[index] is None for row in rows
+        )
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(
+                Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
+                for value in row
+            )
+        )
+    # Without a terminal there is no width to fit: 120 keeps lines whole in logs and pipes.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def output_option(function: _Function) -> _Function:
+    """Add --output text|json, as the argument `output`."""
+    return click.option(
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Form of the result.",
+    )(function)
+
+
+def aws_options(function: _Function) -> _Function:
+    """Add --endpoint-url, --region and --profile, as the AWS CLI has them, as the argument `aws`."""
+    import functools
+
+    @functools.wraps(function)
+    def command(
+        *args: Any, endpoint_url: str | None, region: str | None, profile: str | None, **rest: Any
+    ) -> Any:
+        return function(*args, aws=Connection(endpoint_url, region, profile), **rest)
+
+    for option in (
+        click.option("--profile", help="AWS profile."),
+        click.option("--region", help="AWS region."),
+        click.option("--endpoint-url", help="AWS endpoint; the stack's own by default."),
+    ):
+        command = option(command)
+    return command  # type: ignore[return-value]
+
+
+def stack_option(function: _Function) -> _Function:
+    """Add --stack, as the argument `stack`."""
+    return click.option("--stack", default=DEFAULT_STACK, show_default=True, help="The deployed stack.")(
+        function
+    )
+
+
+def dry_run_option(function: _Function) -> _Function:
+    """Add --dry-run, as the argument `dry_run`."""
+    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
+
+
+@click.group(
+    cls=GoldlakeGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="goldlake")
+def app() -> None:
+    """A serverless gold layer on AWS, and the same code end to end on a laptop.
+
+    \b
+    On a laptop:   goldlake local up
+                   goldlake layers build
+                   goldlake deploy --stack localstack
+                   goldlake secrets seed
+                   goldlake sample --rows 5000
+                   goldlake run
+
+    Exit codes: 0 done, 1 the answer is no, 2 infrastructure cannot be reached, 64 usage or configuration.
+    """
+
+
+@app.group()
+def secrets() -> None:
+    """Secrets Manager entries: seed their values."""
+
+
+@secrets.command("seed")
+@stack_option
+@aws_options
+@click.option("--prefix", default="goldlake", show_default=True, help="First part of the entries' ids.")
+@click.option(
+    "--allow-development-defaults", is_flag=True, help="Let well-known local defaults go to AWS itself."
+)
+@dry_run_option
+@output_option
+def seed_command(
+    stack: str, aws: Connection, prefix: str, allow_development_defaults: bool, dry_run: bool, output: str
+) -> None:
+    """Put the declared secrets' values; nothing is written that is equal already.
+
+    OVERRIDE_<KEY> in the environment replaces one value. Values are never shown.
+
+    \b
+    Examples:
+      goldlake secrets seed
+      OVERRIDE_USERNAME=dbt OVERRIDE_PASSWORD=… goldlake secrets seed --stack dev
+    """
+    from runtime.secrets import seed
+
+    results = seed(
+        load_target(stack, overrides=aws).connection,
+        prefix=prefix,
+        allow_development_defaults=allow_development_defaults,
+        dry_run=dry_run,
+    )
+    if output == "json":
+        show_json(
+            {"schema": "goldlake.seed/1", "dry_run": dry_run, "secrets": [r.to_dict() for r in results]}
+        )
+    else:
+        rows = [(result.name, result.outcome, ", ".join(result.keys)) for result in results]
+        show_table(("secret", "outcome", "keys that differ"), rows, "Dry run" if dry_run else None)
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.option("--rows", default=5000, show_default=True, help="Job postings to make, 1 to 5,000,000.")
+@click.option("--seed", default=1, show_default=True, help="Another seed makes other postings.")
+@click.option("--append", is_flag=True, help="Add to the tables instead of replacing them.")
+@dry_run_option
+@output_option
+def sample(
+    stack: str, aws: Connection, rows: int, seed: int, append: bool, dry_run: bool, output: str
+) -> None:
+    """Put sample job postings into the three silver tables.
+
+    The same rows and seed make the same data on a day. Awkward values are included on purpose.
+
+    \b
+    Examples:
+      goldlake sample --rows 5000
+      goldlake sample --rows 500 --seed 2 --append
+    """
+    from runtime.sample import write_sample
+
+    target = load_target(stack, overrides=aws)
+    report = write_sample(
+        target.connection,
+        target.lake_bucket,
+        rows=rows,
+        seed=seed,
+        append=append,
+        dry_run=dry_run,
+        progress=say,
+    )
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        columns = ("table", "rows", "location", "catalogue")
+        show_table(columns, [(t.table, t.rows, t.location, t.catalogue) for t in report.tables])
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--table", required=True, help="The silver table, <Glue database>.<table>.")
+@click.option("--append", is_flag=True, help="Add to the table instead of replacing it.")
+@dry_run_option
+@output_option
+def load(
+    stack: str, aws: Connection, path: Path, table: str, append: bool, dry_run: bool, output: str
+) -> None:
+    """Put your own data into a silver table: a Parquet, CSV or JSON-lines file, or a folder of them.
+
+    Text is cast to the table's column types. Data that does not fit is refused with all its faults, and nothing is
+    written.
+
+    \b
+    Example:
+      goldlake load postings.csv --table silver_linkedin.job_postings
+    """
+    from runtime.load import load as load_files
+    from runtime.silver import silver_table
+
+    declared = silver_table(table)
+    target = load_target(stack, overrides=aws)
+    report = load_files(
+        target.connection, target.lake_bucket, path, declared, append=append, dry_run=dry_run, progress=say
+    )
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        show_table(
+            ("table", "rows", "files", "location"),
+            [(report.table, report.rows, report.files, report.location)],
+        )
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path),
+    default=Path("dbt_gold"),
+    show_default=True,
+    help="The dbt project whose sources are checked.",
+)
+@output_option
+def check(stack: str, aws: Connection, project: Path, output: str) -> int:
+    """Are the silver tables there, not empty and fresh? Exit 0 ready, 1 not ready, 2 cannot be reached."""
+    from runtime.readiness import check as check_tables
+    from runtime.readiness import sources_from_project
+
+    sources = sources_from_project(project)
+    report = check_tables(load_target(stack, overrides=aws).connection, sources)
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        columns = ("table", "state", "rows", "detail")
+        show_table(columns, [(t.table, t.state, t.rows, t.detail) for t in report.tables])
+        say(report.summary)
+    return report.exit_code
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.argument("tables", nargs=-1)
+@click.option(
+    "--target", "location", help="Where to, s3://… or a folder; the stack's gold location by default."
+)
+@dry_run_option
+@output_option
+def export(
+    stack: str, aws: Connection, tables: tuple[str, ...], location: str | None, dry_run: bool, output: str
+) -> None:
+    """Export gold tables from the warehouse to Delta Lake; all of them by default.
+
+    \b
+    Examples:
+      goldlake export
+      goldlake export dim_company --target ./gold
+    """
+    from runtime.export import export_tables
+
+    target = load_target(stack, overrides=aws)
+    report = export_tables(
+        target.warehouse(),
+        target.connection,
+        location or target.gold_location,
+        tables=list(tables) or None,
+        dry_run=dry_run,
+        progress=say,
+    )
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        columns = ("table", "rows", "files", "bytes", "version", "seconds", "location")
+        show_table(columns, [tuple(getattr(t, c) for c in columns) for t in report.tables])
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.argument("tables", nargs=-1, required=True)
+@click.option("--replace", is_flag=True, help="Move an entry that points to another location.")
+@click.option(
+    "--trino-url", envvar="TRINO_URL", help="Trino to register in as well, http(s)://user@host:port/catalog."
+)
+@dry_run_option
+@output_option
+def register(
+    stack: str,
+    aws: Connection,
+    tables: tuple[str, ...],
+    replace: bool,
+    trino_url: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Register exported tables in the Glue catalogue, and in Trino when TRINO_URL is set."""
+    from runtime.register import register_tables
+
+    target = load_target(stack, overrides=aws)
+    report = register_tables(
+        target.connection,
+        target.gold_location,
+        list(tables),
+        database=target.output("lake_gold_database"),
+        replace=replace,
+        trino_url=trino_url,
+        dry_run=dry_run,
+    )
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        show_table(
+            ("table", "outcome", "rows", "location"),
+            [(t.table, t.outcome, t.rows, t.location) for t in report.tables],
+        )
+
+
+@app.command()
+@stack_option
+@aws_options
+@click.argument("sql")
+@click.option("--limit", default=100, show_default=True, help="Rows to show at most.")
+@output_option
+def query(stack: str, aws: Connection, sql: str, limit: int, output: str) -> None:
+    """Query the exported gold tables with DuckDB.
+
+    \b
+    Example:
+      goldlake query "select count(*) from gold.fact_job_posting"
+    """
+    from runtime.query import query as run_query
+
+    target = load_target(stack, overrides=aws)
+    result = run_query(target.connection, target.gold_location, sql, limit=limit)
+    if output == "json":
+        show_json({"schema": "goldlake.query/1", "columns": result.columns, "rows": result.rows})
+    else:
+        show_table(result.columns, result.rows)
+
+
+@app.command()
+@stack_option
+@aws_options
+@output_option
+def run(stack: str, aws: Connection, output: str) -> int:
+    """Run the deployed pipeline: check, dbt build, export, register; then compare row counts.
+
+    Exit 0 done, 1 skipped (silver tables are not ready) or failed, 2 infrastructure cannot be reached.
+    """
+    from runtime.pipeline import run as run_pipeline
+    from runtime.progress import Steps
+
+    target: Target = load_target(stack, overrides=aws)
+    with Steps() as steps:
+        report = run_pipeline(target, on_step=steps.update)
+    if output == "json":
+        show_json(report.to_dict())
+    else:
+        show_table(
+            ("step", "result", "seconds", "rows", "message"),
+            [(s.step, s.result, s.seconds, s.rows, s.message) for s in report.steps],
+        )
+        if report.tables:
+            columns = ("gold table", "warehouse", "Delta log", "catalogue", "Delta version")
+            show_table(
+                columns,
+                [
+                    (t.table, t.warehouse_rows, t.delta_rows, t.catalogue_rows, t.delta_version)
+                    for t in report.tables
+                ],
+            )
+    if report.exit_code:
+        _complain(report.message, None)
+    return report.exit_code
