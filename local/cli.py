@@ -114,7 +114,7 @@ def deploy(stack: str, engine: str, dry_run: bool, output: str) -> None:
     changed = [step for step in deployed.steps if step.action != "unchanged"]
     if changed:
         show_table(
-            ("type", "name", "action", "note"), [(s.type, s.name, s.action, s.reason) for s in changed]
+            ("type", "name", "action", "note"), [(_short(s.type), s.name, s.action, s.reason) for s in changed]
         )
     for name in deployed.left_behind:
         say(f"no longer in the program, left in the emulator: {name}")

@@ -9,11 +9,12 @@ provider. A record of ids and input digests makes it idempotent.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import hashlib
 import json
 import runpy
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,8 +86,6 @@ class EmulatorMocks(Mocks):
         self._record = record
         self._dry_run = dry_run
         self._on_step = on_step
-        # The SDK registers independent resources from several threads; the emulator's order should be one.
-        self._lock = threading.Lock()
         self.seen: set[str] = set()
         self.error: GoldlakeError | None = None
 
@@ -109,14 +108,13 @@ class EmulatorMocks(Mocks):
         """Bring one resource into the emulator and return its id and outputs."""
         if not args.custom:
             return "", {}
-        with self._lock:
-            if self.error is not None:
-                # The program goes on after a failed registration; nothing more is created.
-                raise self.error
-            try:
-                return self._apply(args)
-            except GoldlakeError as exc:
-                raise self._failed(exc) from exc
+        if self.error is not None:
+            # The program goes on after a failed registration; nothing more is created.
+            raise self.error
+        try:
+            return self._apply(args)
+        except GoldlakeError as exc:
+            raise self._failed(exc) from exc
 
     def _failed(self, error: GoldlakeError) -> GoldlakeError:
         self.error = self.error or error
@@ -219,19 +217,36 @@ def run_program(
         runpy.run_path(str(project_dir / "__main__.py"), run_name="__main__")
         pulumi.Output.all(**root.outputs).apply(outputs.update)
 
-    # The SDK binds what it creates to the current event loop, the root stack of set_mocks included.
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
+    with _event_loop() as loop:
         pulumi.runtime.set_mocks(mocks, project=project, stack=stack, preview=False)
         pulumi.runtime.set_all_config(dict(configuration))
         root: Any = pulumi.runtime.get_root_resource()
         root.outputs.clear()
         loop.run_until_complete(run_pulumi_func(program))
-    finally:
-        loop.close()
-        asyncio.set_event_loop(None)
     return outputs
+
+
+@contextlib.contextmanager
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Give the SDK an event loop, and close everything that it opens.
+
+    The SDK binds what it creates to the current loop, the root stack of set_mocks included. It calls the mocks from the
+    loop's executor, and there it wants a loop in every thread, which it never closes. One thread: resources are
+    registered one after the other, always in the same order.
+    """
+    loop, in_thread = asyncio.new_event_loop(), asyncio.new_event_loop()
+    executor = concurrent.futures.ThreadPoolExecutor(
+        max_workers=1, initializer=asyncio.set_event_loop, initargs=(in_thread,)
+    )
+    loop.set_default_executor(executor)
+    asyncio.set_event_loop(loop)
+    try:
+        yield loop
+    finally:
+        executor.shutdown()
+        loop.close()
+        in_thread.close()
+        asyncio.set_event_loop(None)
 
 
 def deploy_in_process(

@@ -94,16 +94,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
 
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(
-            isinstance(row[index], int | float) or row[index] is None for row in rows
-        )
+        numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(
-            *(
-                Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
-                for value in row
-            )
+            *(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row)
         )
     # Without a terminal there is no width to fit: 120 keeps lines whole in logs and pipes.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -125,9 +120,7 @@ def aws_options(function: _Function) -> _Function:
     import functools
 
     @functools.wraps(function)
-    def command(
-        *args: Any, endpoint_url: str | None, region: str | None, profile: str | None, **rest: Any
-    ) -> Any:
+    def command(*args: Any, endpoint_url: str | None, region: str | None, profile: str | None, **rest: Any) -> Any:
         return function(*args, aws=Connection(endpoint_url, region, profile), **rest)
 
     for option in (
@@ -141,9 +134,7 @@ def aws_options(function: _Function) -> _Function:
 
 def stack_option(function: _Function) -> _Function:
     """Add --stack, as the argument `stack`."""
-    return click.option("--stack", default=DEFAULT_STACK, show_default=True, help="The deployed stack.")(
-        function
-    )
+    return click.option("--stack", default=DEFAULT_STACK, show_default=True, help="The deployed stack.")(function)
 
 
 def dry_run_option(function: _Function) -> _Function:
@@ -151,9 +142,7 @@ def dry_run_option(function: _Function) -> _Function:
     return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
 
 
-@click.group(
-    cls=GoldlakeGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+@click.group(cls=GoldlakeGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="goldlake")
 def app() -> None:
     """A serverless gold layer on AWS, and the same code end to end on a laptop.
@@ -179,9 +168,7 @@ def secrets() -> None:
 @stack_option
 @aws_options
 @click.option("--prefix", default="goldlake", show_default=True, help="First part of the entries' ids.")
-@click.option(
-    "--allow-development-defaults", is_flag=True, help="Let well-known local defaults go to AWS itself."
-)
+@click.option("--allow-development-defaults", is_flag=True, help="Let well-known local defaults go to AWS itself.")
 @dry_run_option
 @output_option
 def seed_command(
@@ -205,9 +192,7 @@ def seed_command(
         dry_run=dry_run,
     )
     if output == "json":
-        show_json(
-            {"schema": "goldlake.seed/1", "dry_run": dry_run, "secrets": [r.to_dict() for r in results]}
-        )
+        show_json({"schema": "goldlake.seed/1", "dry_run": dry_run, "secrets": [r.to_dict() for r in results]})
     else:
         rows = [(result.name, result.outcome, ", ".join(result.keys)) for result in results]
         show_table(("secret", "outcome", "keys that differ"), rows, "Dry run" if dry_run else None)
@@ -219,10 +204,11 @@ def seed_command(
 @click.option("--rows", default=5000, show_default=True, help="Job postings to make, 1 to 5,000,000.")
 @click.option("--seed", default=1, show_default=True, help="Another seed makes other postings.")
 @click.option("--append", is_flag=True, help="Add to the tables instead of replacing them.")
+@click.option("--force", is_flag=True, help="Replace files that no sample wrote, too.")
 @dry_run_option
 @output_option
 def sample(
-    stack: str, aws: Connection, rows: int, seed: int, append: bool, dry_run: bool, output: str
+    stack: str, aws: Connection, rows: int, seed: int, append: bool, force: bool, dry_run: bool, output: str
 ) -> None:
     """Put sample job postings into the three silver tables.
 
@@ -248,8 +234,11 @@ def sample(
     if output == "json":
         show_json(report.to_dict())
     else:
-        columns = ("table", "rows", "location", "catalogue")
-        show_table(columns, [(t.table, t.rows, t.location, t.catalogue) for t in report.tables])
+        for warning in report.warnings:
+            say(f"warning: {warning}")
+        show_table(
+            ("table", "rows", "catalogue", "location"), [(t.table, t.rows, t.glue, t.location) for t in report.tables]
+        )
 
 
 @app.command()
@@ -260,9 +249,7 @@ def sample(
 @click.option("--append", is_flag=True, help="Add to the table instead of replacing it.")
 @dry_run_option
 @output_option
-def load(
-    stack: str, aws: Connection, path: Path, table: str, append: bool, dry_run: bool, output: str
-) -> None:
+def load(stack: str, aws: Connection, path: Path, table: str, append: bool, dry_run: bool, output: str) -> None:
     """Put your own data into a silver table: a Parquet, CSV or JSON-lines file, or a folder of them.
 
     Text is cast to the table's column types. Data that does not fit is refused with all its faults, and nothing is
@@ -322,9 +309,7 @@ def check(stack: str, aws: Connection, project: Path, output: str) -> int:
 @stack_option
 @aws_options
 @click.argument("tables", nargs=-1)
-@click.option(
-    "--target", "location", help="Where to, s3://… or a folder; the stack's gold location by default."
-)
+@click.option("--target", "location", help="Where to, s3://… or a folder; the stack's gold location by default.")
 @dry_run_option
 @output_option
 def export(
@@ -360,9 +345,7 @@ def export(
 @aws_options
 @click.argument("tables", nargs=-1, required=True)
 @click.option("--replace", is_flag=True, help="Move an entry that points to another location.")
-@click.option(
-    "--trino-url", envvar="TRINO_URL", help="Trino to register in as well, http(s)://user@host:port/catalog."
-)
+@click.option("--trino-url", envvar="TRINO_URL", help="Trino to register in as well, http(s)://user@host:port/catalog.")
 @dry_run_option
 @output_option
 def register(
@@ -445,10 +428,7 @@ def run(stack: str, aws: Connection, output: str) -> int:
             columns = ("gold table", "warehouse", "Delta log", "catalogue", "Delta version")
             show_table(
                 columns,
-                [
-                    (t.table, t.warehouse_rows, t.delta_rows, t.catalogue_rows, t.delta_version)
-                    for t in report.tables
-                ],
+                [(t.table, t.warehouse_rows, t.delta_rows, t.catalogue_rows, t.delta_version) for t in report.tables],
             )
     if report.exit_code:
         _complain(report.message, None)

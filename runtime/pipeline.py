@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime import sql
 from runtime.aws import translated
-from runtime.delta import delta_rows
+from runtime.delta import log_rows, open_table
 from runtime.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNREACHABLE, FailedError, UnreachableError
 from runtime.glue import get_table
 from runtime.target import Target
@@ -191,14 +191,23 @@ def count_everywhere(target: Target, tables: Sequence[str]) -> list[TableCount]:
     in_warehouse = _warehouse_counts(target, tables)
     counts = []
     for table in tables:
-        rows, version = delta_rows(target.connection, f"{target.gold_location}/{table}")
+        rows, version = _delta_count(target, f"{target.gold_location}/{table}")
         entry = get_table(target.connection, target.output("lake_gold_database"), table)
         if entry is None:
             raise FailedError(f"gold table {table} is not in the catalogue")
         location = entry["StorageDescriptor"]["Location"]
-        catalogue_rows, _version = delta_rows(target.connection, location)
+        catalogue_rows, _version = _delta_count(target, location)
         counts.append(TableCount(table, in_warehouse.get(table), rows, version, catalogue_rows))
     return counts
+
+
+def _delta_count(target: Target, location: str) -> tuple[int, int]:
+    """Return rows and version of a Delta table, from its log."""
+    table = open_table(location, target.connection.storage_options())
+    rows = None if table is None else log_rows(table)
+    if table is None or rows is None:
+        raise FailedError(f"{location} has no Delta log with row counts")
+    return rows, table.version()
 
 
 def _warehouse_counts(target: Target, tables: Sequence[str]) -> dict[str, int]:

@@ -104,6 +104,13 @@ class ReadinessReport:
             return EXIT_UNREACHABLE
         return EXIT_DONE if self.ready else EXIT_FAILED
 
+    @property
+    def summary(self) -> str:
+        """One line for people: how many tables are ready, and which are not."""
+        waiting = [f"{table.table} is {table.state}" for table in self.tables if table.state != "ready"]
+        ready = len(self.tables) - len(waiting)
+        return f"{ready} of {len(self.tables)} tables ready" + (f"; {', '.join(waiting)}" if waiting else "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values under the schema `goldlake.check/1`."""
         return {

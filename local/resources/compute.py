@@ -84,9 +84,9 @@ def _function(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
         "ResourceConflictException",
     ):
         client.update_function_code(FunctionName=name, ZipFile=code)
-        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
         client.update_function_configuration(**settings)
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
     arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
     return Applied(name, {"arn": arn, "name": name})
 

@@ -1,0 +1,69 @@
+-- Every company that a fact can name: the known ones, those that postings name before their own row has arrived
+-- (inferred, so that facts need not be rewritten later), and one member for postings without a company.
+with known as (
+
+    select * from {{ ref('stg_companies') }}
+
+),
+
+inferred as (
+
+    select distinct postings.company_id
+    from {{ ref('stg_job_postings') }} as postings
+    left join known on known.company_id = postings.company_id
+    where postings.company_id is not null
+        and known.company_id is null
+
+),
+
+members as (
+
+    select
+        company_id,
+        coalesce(company_name, 'Unknown') as company_name,
+        industry,
+        size_band,
+        headquarters,
+        website,
+        updated_at,
+        false as is_inferred
+    from known
+
+    union all
+
+    select
+        company_id,
+        'Unknown' as company_name,
+        cast(null as varchar(256)) as industry,
+        cast(null as varchar(64)) as size_band,
+        cast(null as varchar(512)) as headquarters,
+        cast(null as varchar(2048)) as website,
+        cast(null as timestamp) as updated_at,
+        true as is_inferred
+    from inferred
+
+    union all
+
+    select
+        cast(null as varchar(256)) as company_id,
+        'Unknown' as company_name,
+        cast(null as varchar(256)) as industry,
+        cast(null as varchar(64)) as size_band,
+        cast(null as varchar(512)) as headquarters,
+        cast(null as varchar(2048)) as website,
+        cast(null as timestamp) as updated_at,
+        true as is_inferred
+
+)
+
+select
+    {{ surrogate_key(['company_id']) }} as company_key,
+    cast(coalesce(company_id, 'unknown') as varchar(256)) as company_id,
+    cast(company_name as varchar(512)) as company_name,
+    cast(industry as varchar(256)) as industry,
+    cast(size_band as varchar(64)) as size_band,
+    cast(headquarters as varchar(512)) as headquarters,
+    cast(website as varchar(2048)) as website,
+    updated_at,
+    is_inferred
+from members

@@ -1,0 +1,1 @@
+"""A local Redshift: an embedded PostgreSQL behind a gateway that speaks Redshift's protocol."""
