@@ -27,7 +27,10 @@ class DataBucketArgs:
 
 
 class DataBucket(pulumi.ComponentResource):
-    """An S3 bucket: encrypted, versioned, TLS only, objects owned by the bucket's owner, no public access, old versions expire."""
+    """An S3 bucket: encrypted, versioned, TLS only, nothing public, objects owned by the bucket's owner.
+
+    Old versions of objects expire.
+    """
 
     bucket_name: pulumi.Output[str]
     arn: pulumi.Output[str]

@@ -112,9 +112,7 @@ class TaskFunction(pulumi.ComponentResource):
             f"{name}-role",
             name=args.function_name,
             assume_role_policy=pulumi.Output.json_dumps(
-                pulumi.Output.from_input(args.account).apply(
-                    lambda account: trust("lambda.amazonaws.com", account)
-                )
+                pulumi.Output.from_input(args.account).apply(lambda account: trust("lambda.amazonaws.com", account))
             ),
             tags=args.tags,
             opts=child,
@@ -125,9 +123,7 @@ class TaskFunction(pulumi.ComponentResource):
             role=role.id,
             policy=pulumi.Output.json_dumps(
                 pulumi.Output.all(logs.arn, args.statements).apply(
-                    lambda values: document(
-                        write_logs(values[0]), *([attach_to_vpc()] if args.vpc else []), *values[1]
-                    )
+                    lambda values: document(write_logs(values[0]), *([attach_to_vpc()] if args.vpc else []), *values[1])
                 )
             ),
             opts=child,

@@ -34,9 +34,7 @@ def plan_subnets(vpc_cidr: str, zones: Sequence[str]) -> dict[str, str]:
             f"{vpc_cidr} gives each of {len(zones)} zones fewer than {MIN_ADDRESSES_PER_SUBNET} addresses: "
             "take a larger range"
         )
-    return {
-        zone: str(subnet) for zone, subnet in zip(zones, network.subnets(new_prefix=prefix), strict=False)
-    }
+    return {zone: str(subnet) for zone, subnet in zip(zones, network.subnets(new_prefix=prefix), strict=False)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +59,7 @@ class PrivateNetwork(pulumi.ComponentResource):
     route_table_id: pulumi.Output[str]
     function_security_group_id: pulumi.Output[str]
 
-    def __init__(
-        self, name: str, args: PrivateNetworkArgs, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, args: PrivateNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         plan = plan_subnets(args.vpc_cidr, args.zones)
         super().__init__("goldlake:network:PrivateNetwork", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)

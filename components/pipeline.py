@@ -126,9 +126,7 @@ class GoldPipeline(pulumi.ComponentResource):
         role = aws.iam.Role(
             f"{name}-role",
             name=args.state_machine_name,
-            assume_role_policy=pulumi.Output.json_dumps(
-                account.apply(lambda a: trust("states.amazonaws.com", a))
-            ),
+            assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda a: trust("states.amazonaws.com", a))),
             tags=args.tags,
             opts=child,
         )
@@ -157,9 +155,7 @@ class GoldPipeline(pulumi.ComponentResource):
         scheduler_role = aws.iam.Role(
             f"{name}-scheduler-role",
             name=f"{args.state_machine_name}-scheduler",
-            assume_role_policy=pulumi.Output.json_dumps(
-                account.apply(lambda a: trust("scheduler.amazonaws.com", a))
-            ),
+            assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda a: trust("scheduler.amazonaws.com", a))),
             tags=args.tags,
             opts=child,
         )

@@ -55,7 +55,5 @@ def project_dir() -> Path:
         if (place / "dbt_project.yml").is_file():
             return place
     raise ConfigurationError(
-        f"no dbt project in {given}"
-        if given
-        else "no dbt project on the path: the layer dbt_project is missing"
+        f"no dbt project in {given}" if given else "no dbt project on the path: the layer dbt_project is missing"
     )

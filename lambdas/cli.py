@@ -18,9 +18,7 @@ def layers() -> None:
 
 
 @layers.command("build")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the zips.  [default: .goldlake/build]"
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the zips.  [default: .goldlake/build]")
 @click.option(
     "--platform",
     type=click.Choice(sorted(PLATFORMS)),
@@ -43,9 +41,7 @@ def build_command(out: Path | None, platform: str | None, python_version: str, o
     folder = (out or home() / "build").resolve()
     artifacts = build_all(Build(Path.cwd(), folder, platform, python_version), say)
     if output == "json":
-        show_json(
-            {"schema": "goldlake.layers/1", "artifacts": [artifact.to_dict() for artifact in artifacts]}
-        )
+        show_json({"schema": "goldlake.layers/1", "artifacts": [artifact.to_dict() for artifact in artifacts]})
     else:
         rows = [
             (

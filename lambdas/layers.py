@@ -134,9 +134,7 @@ def _reusable(stamp: Path, key: str) -> Artifact | None:
         path = Path(kept["path"])
         if kept["key"] != key or path.stat().st_size != kept["zipped_bytes"]:
             return None
-        return Artifact(
-            kept["name"], path, kept["sha256"], kept["zipped_bytes"], kept["unzipped_bytes"], reused=True
-        )
+        return Artifact(kept["name"], path, kept["sha256"], kept["zipped_bytes"], kept["unzipped_bytes"], reused=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -205,9 +203,7 @@ def entries(root: Path) -> list[tuple[Path, str]]:
     for folder, folders, files in os.walk(root):
         inner = Path(folder).relative_to(root)
         folders[:] = [
-            name
-            for name in folders
-            if name != "__pycache__" and (inner / name).as_posix() not in _SKIPPED_FOLDERS
+            name for name in folders if name != "__pycache__" and (inner / name).as_posix() not in _SKIPPED_FOLDERS
         ]
         for file in files:
             path = Path(folder, file)

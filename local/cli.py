@@ -32,9 +32,7 @@ _PORT = click.IntRange(1024, 65535)
 
 @local.command()
 @click.option("--emulator-port", type=_PORT, help="Port of the AWS emulator.  [default: 4566, or a free one]")
-@click.option(
-    "--redshift-port", type=_PORT, help="Port of the local Redshift.  [default: 5439, or a free one]"
-)
+@click.option("--redshift-port", type=_PORT, help="Port of the local Redshift.  [default: 5439, or a free one]")
 def up(emulator_port: int | None, redshift_port: int | None) -> None:
     """Start the emulator and the local Redshift; what runs already is left alone."""
     _platform().up(emulator_port=emulator_port, redshift_port=redshift_port, say=say)
@@ -113,9 +111,7 @@ def deploy(stack: str, engine: str, dry_run: bool, output: str) -> None:
         return
     changed = [step for step in deployed.steps if step.action != "unchanged"]
     if changed:
-        show_table(
-            ("type", "name", "action", "note"), [(_short(s.type), s.name, s.action, s.reason) for s in changed]
-        )
+        show_table(("type", "name", "action", "note"), [(_short(s.type), s.name, s.action, s.reason) for s in changed])
     for name in deployed.left_behind:
         say(f"no longer in the program, left in the emulator: {name}")
     click.echo(deployed.summary)

@@ -40,14 +40,16 @@ def _where_to_look(seconds: float) -> None:
     target = load_target("localstack")
     port = Platform(home()).warehouse_port()
     click.secho(f"\nDone in {seconds:.0f} s. Where to look next:", bold=True)
-    click.echo(f"""
+    click.echo(
+        f"""
   Gold tables (Delta Lake)   {target.gold_location}/<table>   at {target.connection.endpoint_url}
   Query them with DuckDB     .venv/bin/goldlake query "select * from gold.agg_daily_postings order by 1 desc limit 5"
   The local warehouse        psql "host=127.0.0.1 port={port} dbname=analytics user=admin sslmode=disable"
                              (password: the key `password` of secret goldlake/redshift-admin)
   New data, then run again   .venv/bin/goldlake sample --seed 2 --append && .venv/bin/goldlake run
   The services               .venv/bin/goldlake local status | logs emulator | logs redshift | down
-""")
+"""  # noqa: S608 - shown, not run
+    )
 
 
 if __name__ == "__main__":

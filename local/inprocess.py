@@ -79,9 +79,7 @@ class Record:
 class EmulatorMocks(Mocks):
     """Creates what the program registers. With `dry_run` it only compares."""
 
-    def __init__(
-        self, aws: Connection, record: Record, *, dry_run: bool, on_step: Callable[[Step], None]
-    ) -> None:
+    def __init__(self, aws: Connection, record: Record, *, dry_run: bool, on_step: Callable[[Step], None]) -> None:
         self._aws = aws
         self._record = record
         self._dry_run = dry_run
@@ -100,9 +98,7 @@ class EmulatorMocks(Mocks):
                 "userId": identity["UserId"],
                 "id": identity["Account"],
             }, []
-        raise self._failed(
-            ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer")
-        )
+        raise self._failed(ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer"))
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         """Bring one resource into the emulator and return its id and outputs."""
@@ -203,9 +199,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def run_program(
-    project_dir: Path, stack: str, configuration: Mapping[str, str], mocks: Mocks
-) -> dict[str, Any]:
+def run_program(project_dir: Path, stack: str, configuration: Mapping[str, str], mocks: Mocks) -> dict[str, Any]:
     """Run the program of `project_dir` under mocks and return its resolved outputs, after all registrations.
 
     Raises what the program raises; the mocks' own errors come wrapped by the SDK, so ask the mocks.

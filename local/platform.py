@@ -96,9 +96,7 @@ class Platform:
 
     def connection(self) -> Connection:
         """Return the connection to the running emulator. Raises UnreachableError when it does not answer."""
-        return Connection(
-            endpoint_url=f"http://{LOOPBACK}:{self._running_port(self.emulator)}", region=DEFAULT_REGION
-        )
+        return Connection(endpoint_url=f"http://{LOOPBACK}:{self._running_port(self.emulator)}", region=DEFAULT_REGION)
 
     def warehouse_port(self) -> int:
         """Return the port of the running local Redshift. Raises UnreachableError when it does not answer."""

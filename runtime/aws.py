@@ -148,9 +148,7 @@ class Connection:
         except BotoCoreError as exc:
             raise AccessDeniedError(f"AWS credentials cannot be had: {exc}") from exc
         if credentials is None:
-            raise AccessDeniedError(
-                "no AWS credentials are set", hint="run `aws configure` or set AWS_PROFILE"
-            )
+            raise AccessDeniedError("no AWS credentials are set", hint="run `aws configure` or set AWS_PROFILE")
         frozen = credentials.get_frozen_credentials()
         options = {
             "AWS_REGION": self.session.region_name or DEFAULT_REGION,

@@ -40,7 +40,7 @@ class GoldlakeGroup(click.Group):
         command: click.Command = _added_commands()[name].load()
         return command
 
-    def main(self, args: Sequence[str] | None = None, *_: Any, **options: Any) -> Any:  # type: ignore[override]
+    def main(self, args: Sequence[str] | None = None, *_: Any, **options: Any) -> Any:
         """Run a command and exit with its code."""
         options["standalone_mode"] = False
         try:
@@ -228,6 +228,7 @@ def sample(
         rows=rows,
         seed=seed,
         append=append,
+        force=force,
         dry_run=dry_run,
         progress=say,
     )
@@ -374,8 +375,8 @@ def register(
         show_json(report.to_dict())
     else:
         show_table(
-            ("table", "outcome", "rows", "location"),
-            [(t.table, t.outcome, t.rows, t.location) for t in report.tables],
+            ("table", "state", "Trino", "rows", "location"),
+            [(t.table, t.state, t.trino, t.rows, t.location) for t in report.tables],
         )
 
 

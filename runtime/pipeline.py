@@ -89,9 +89,7 @@ def run(
     states = target.connection.client("stepfunctions")
     machine = target.state_machine_arn
     with translated("start the pipeline"):
-        running = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=1)[
-            "executions"
-        ]
+        running = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=1)["executions"]
         if running:
             raise FailedError(
                 f"run {running[0]['name']} of this pipeline is under way: two at once would build the same tables",
@@ -107,9 +105,7 @@ def run(
     tables = tuple(count_everywhere(target, exported))
     wrong = [table.table for table in tables if not table.agrees]
     if wrong:
-        return RunReport(
-            run_id, "failed", f"row counts disagree for {', '.join(wrong)}", report.steps, tables
-        )
+        return RunReport(run_id, "failed", f"row counts disagree for {', '.join(wrong)}", report.steps, tables)
     return RunReport(run_id, report.outcome, report.message, report.steps, tables)
 
 
@@ -162,9 +158,7 @@ def _history(states: Any, arn: str) -> list[dict[str, Any]]:
 
 
 def _step_result(name: str, seconds: float, answer: dict[str, Any]) -> StepResult:
-    result = {0: "ok", 1: "not ready" if name == "check" else "failed"}.get(
-        answer["statusCode"], "unreachable"
-    )
+    result = {0: "ok", 1: "not ready" if name == "check" else "failed"}.get(answer["statusCode"], "unreachable")
     tables = answer.get("report", {}).get("tables", [])
     counted = [table["rows"] for table in tables if table.get("rows") is not None]
     return StepResult(name, result, round(seconds, 3), sum(counted) if counted else None, answer["message"])

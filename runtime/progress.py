@@ -40,9 +40,7 @@ class Steps:
             self._status = self._console.status(f"{name} …")
             self._status.start()
         else:
-            self._console.print(
-                f"{time.strftime('%H:%M:%S')}  {name:<9}started", markup=False, highlight=False
-            )
+            self._console.print(f"{time.strftime('%H:%M:%S')}  {name:<9}started", markup=False, highlight=False)
 
     def _stop(self) -> None:
         if self._status is not None:

@@ -77,10 +77,7 @@ def seed(
     }
     if not aws.is_emulator and not allow_development_defaults:
         defaulted = [
-            f"{name}.{key}"
-            for name, keys in values.items()
-            for key in keys
-            if override_name(key) not in variables
+            f"{name}.{key}" for name, keys in values.items() for key in keys if override_name(key) not in variables
         ]
         if defaulted:
             raise ConfigurationError(

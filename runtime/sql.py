@@ -17,9 +17,7 @@ def identifier(name: str) -> str:
     Raises ConfigurationError for an empty name, one with a NUL character, or one over 127 bytes in UTF-8.
     """
     if not name or "\x00" in name or len(name.encode("utf-8", "surrogatepass")) > MAX_IDENTIFIER_BYTES:
-        raise ConfigurationError(
-            f"{name!r} is not a usable SQL name: 1 to {MAX_IDENTIFIER_BYTES} bytes, without NUL"
-        )
+        raise ConfigurationError(f"{name!r} is not a usable SQL name: 1 to {MAX_IDENTIFIER_BYTES} bytes, without NUL")
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -41,9 +41,7 @@ class Warehouse:
         host = os.environ["REDSHIFT_HOST"]
         ssl = os.environ.get("REDSHIFT_SSL", "true") != "false"
         if not ssl and host not in LOOPBACK_HOSTS:
-            raise ConfigurationError(
-                f"REDSHIFT_SSL=false with host {host!r}: only a loopback host may go without TLS"
-            )
+            raise ConfigurationError(f"REDSHIFT_SSL=false with host {host!r}: only a loopback host may go without TLS")
         user, password = read_login(aws, os.environ["REDSHIFT_SECRET"])
         return cls(
             host=host,
@@ -74,8 +72,7 @@ class Warehouse:
         except (redshift_connector.Error, OSError) as exc:
             # redshift_connector's own text can hold the connection's arguments: keep the server's words only.
             raise UnreachableError(
-                f"warehouse {self.host}:{self.port}/{self.database} cannot be reached as {self.user!r}: "
-                f"{_reason(exc)}",
+                f"warehouse {self.host}:{self.port}/{self.database} cannot be reached as {self.user!r}: {_reason(exc)}",
             ) from exc
         connection.autocommit = True
         return connection

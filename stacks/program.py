@@ -68,12 +68,7 @@ def deploy(settings: Settings) -> dict[str, pulumi.Output[Any]]:
 
 
 def _require_needs(settings: Settings) -> None:
-    missing = [
-        f"{unit} needs {need}"
-        for unit in settings.units
-        for need in NEEDS[unit]
-        if need not in settings.units
-    ]
+    missing = [f"{unit} needs {need}" for unit in settings.units for need in NEEDS[unit] if need not in settings.units]
     if missing:
         raise ConfigurationError(
             f"stack {settings.stack!r} lacks units: {'; '.join(missing)}. Add them to goldlake:units"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pulumi
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from runtime.errors import ConfigurationError
@@ -108,14 +108,12 @@ class Settings(BaseModel):
         int,
         _must(RETENTION_DAYS.__contains__, f"one of {sorted(RETENTION_DAYS)}: CloudWatch Logs has no others"),
     ] = 30
-    lambda_runtime: Annotated[str, _must(RUNTIMES.__contains__, f"one of {', '.join(RUNTIMES)}")] = (
-        "python3.11"
-    )
+    lambda_runtime: Annotated[str, _must(RUNTIMES.__contains__, f"one of {', '.join(RUNTIMES)}")] = "python3.11"
     dbt_memory_mb: _Memory = 512
     task_memory_mb: _Memory = 1024
-    timeout_seconds: Annotated[
-        int, _must(lambda v: 60 <= v <= 900, "60 to 900 seconds: Lambda's own limit is 900")
-    ] = 900
+    timeout_seconds: Annotated[int, _must(lambda v: 60 <= v <= 900, "60 to 900 seconds: Lambda's own limit is 900")] = (
+        900
+    )
     artifacts_dir: Path = Path(".goldlake/build")
     warehouse_host: Annotated[
         str,

@@ -170,9 +170,7 @@ def _environment(settings: Settings, inputs: Inputs) -> dict[str, dict[str, pulu
         "check": {},
         "build": {
             **warehouse,
-            env.ARTIFACTS_LOCATION: inputs.lake.bucket_name.apply(
-                lambda bucket: f"s3://{bucket}/artifacts/dbt"
-            ),
+            env.ARTIFACTS_LOCATION: inputs.lake.bucket_name.apply(lambda bucket: f"s3://{bucket}/artifacts/dbt"),
         },
         "export": {**warehouse, env.GOLD_LOCATION: gold},
         "register": register,
@@ -183,9 +181,7 @@ def _statements(
     settings: Settings, inputs: Inputs, account: pulumi.Output[str]
 ) -> dict[str, pulumi.Output[list[policies.Statement]]]:
     """Return what each step's role may do."""
-    known = pulumi.Output.all(
-        account=account, bucket=inputs.lake.bucket_arn, login=inputs.secrets.warehouse_login_arn
-    )
+    known = pulumi.Output.all(account=account, bucket=inputs.lake.bucket_arn, login=inputs.secrets.warehouse_login_arn)
 
     def check(found: Mapping[str, str]) -> list[policies.Statement]:
         return [

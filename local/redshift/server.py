@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import shutil
 import subprocess
 import time
@@ -20,6 +21,8 @@ import psutil
 
 from runtime import sql
 from runtime.errors import ConfigurationError, UnreachableError
+
+LOG = logging.getLogger(__name__)
 
 DATABASE = "analytics"
 ADMIN = "admin"
@@ -185,6 +188,8 @@ def _with_patience(library: Any, data: Path) -> Any:
             return library.get_server(data, cleanup_mode=None)
         except (subprocess.SubprocessError, AssertionError, OSError) as exc:
             library.PostgresServer._instances.pop(data, None)
+            LOG.warning("PostgreSQL did not start (%s): %s", type(exc).__name__, _log_tail(data))
+            _discard_half_made(data)
             if attempt == attempts:
                 raise UnreachableError(f"PostgreSQL does not start on {data}: {_log_tail(data)}") from exc
             time.sleep(0.5)
@@ -192,19 +197,24 @@ def _with_patience(library: Any, data: Path) -> Any:
 
 
 def remove_stale_pid_file(data: Path) -> None:
-    """Remove `postmaster.pid` unless a postmaster of this very data directory runs under its number.
+    """Remove `postmaster.pid`, and the lock of the socket it names, unless its process is this directory's postmaster.
 
-    After a kill or a reboot the number may belong to any other process.
+    After a kill or a reboot the number may belong to any other process, or to a dead one that its parent never
+    collects (a container whose first process does not): PostgreSQL would take either for a running server.
     """
     pid_file = data / "postmaster.pid"
     try:
-        process = psutil.Process(int(pid_file.read_text().splitlines()[0]))
-        if _is_postmaster_of(process, data):
-            return
+        lines = pid_file.read_text().splitlines()
     except FileNotFoundError:
         return
+    try:
+        if _is_postmaster_of(psutil.Process(int(lines[0])), data):
+            return
     except (psutil.Error, ValueError, IndexError):
-        pass
+        pass  # no such process, or no number: as stale as can be
+    if len(lines) > 4 and lines[4]:
+        # Lines 4 and 5 of the file: port and directory of the socket.
+        (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
     pid_file.unlink(missing_ok=True)
 
 

@@ -10,14 +10,15 @@ import pulumi
 from local.resources.kinds import ACCOUNT, Applied, Inputs, Kind, found, pascal, tag_list, unless
 from runtime.aws import Connection
 
+# The emulator is ready within a second; AWS's own pace of polling would be most of a deployment.
+_SOON = {"Delay": 0.2, "MaxAttempts": 150}
+
 
 def _role(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     iam = aws.client("iam")
     name, trust = inputs["name"], inputs["assumeRolePolicy"]
     if not unless(
-        lambda: iam.create_role(
-            RoleName=name, AssumeRolePolicyDocument=trust, Tags=tag_list(inputs.get("tags"))
-        ),
+        lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tag_list(inputs.get("tags"))),
         "EntityAlreadyExists",
     ):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
@@ -84,9 +85,9 @@ def _function(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
         "ResourceConflictException",
     ):
         client.update_function_code(FunctionName=name, ZipFile=code)
-        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=_SOON)
         client.update_function_configuration(**settings)
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": 150})
+    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=_SOON)
     arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
     return Applied(name, {"arn": arn, "name": name})
 
@@ -141,9 +142,7 @@ def _schedule(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 
 def _schedule_exists(aws: Connection, _id: str, inputs: Inputs) -> bool:
-    return found(
-        lambda: aws.client("scheduler").get_schedule(Name=inputs["name"]), "ResourceNotFoundException"
-    )
+    return found(lambda: aws.client("scheduler").get_schedule(Name=inputs["name"]), "ResourceNotFoundException")
 
 
 COMPUTE = {

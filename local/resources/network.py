@@ -146,10 +146,7 @@ def _rule(direction: str) -> Kind:
                 return False
             raise
         key = "IpPermissions" if direction == "ingress" else "IpPermissionsEgress"
-        return any(
-            rule.get("FromPort") == int(inputs["fromPort"])
-            for rule in groups["SecurityGroups"][0].get(key, [])
-        )
+        return any(rule.get("FromPort") == int(inputs["fromPort"]) for rule in groups["SecurityGroups"][0].get(key, []))
 
     return Kind(apply, exists)
 
@@ -175,9 +172,7 @@ def _endpoint(aws: Connection, inputs: Inputs, id: str | None) -> Applied:
         )["VpcEndpoint"]["VpcEndpointId"]
     _tagged(aws, str(id), inputs)
     lists = ec2.describe_prefix_lists()["PrefixLists"]
-    prefix_list = next(
-        (p["PrefixListId"] for p in lists if p["PrefixListName"] == inputs["serviceName"]), None
-    )
+    prefix_list = next((p["PrefixListId"] for p in lists if p["PrefixListName"] == inputs["serviceName"]), None)
     return Applied(str(id), {"prefixListId": prefix_list or "pl-00000000"})
 
 
@@ -189,12 +184,8 @@ NETWORK = {
     "aws:ec2/subnet:Subnet": Kind(_subnet, _described("describe_subnets", "SubnetIds")),
     "aws:ec2/routeTable:RouteTable": Kind(_route_table, _described("describe_route_tables", "RouteTableIds")),
     "aws:ec2/routeTableAssociation:RouteTableAssociation": Kind(_association, _association_exists),
-    "aws:ec2/securityGroup:SecurityGroup": Kind(
-        _security_group, _described("describe_security_groups", "GroupIds")
-    ),
+    "aws:ec2/securityGroup:SecurityGroup": Kind(_security_group, _described("describe_security_groups", "GroupIds")),
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _rule("egress"),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _rule("ingress"),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": Kind(
-        _endpoint, _described("describe_vpc_endpoints", "VpcEndpointIds")
-    ),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": Kind(_endpoint, _described("describe_vpc_endpoints", "VpcEndpointIds")),
 }

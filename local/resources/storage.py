@@ -112,9 +112,7 @@ def _glue_database_exists(aws: Connection, name: str, _inputs: Inputs) -> bool:
 def _secret(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     secrets = aws.client("secretsmanager")
     name, text, tags = inputs["name"], inputs["description"], tag_list(inputs.get("tags"))
-    if not unless(
-        lambda: secrets.create_secret(Name=name, Description=text, Tags=tags), "ResourceExistsException"
-    ):
+    if not unless(lambda: secrets.create_secret(Name=name, Description=text, Tags=tags), "ResourceExistsException"):
         secrets.update_secret(SecretId=name, Description=text)
         secrets.tag_resource(SecretId=name, Tags=tags)
     arn = secrets.describe_secret(SecretId=name)["ARN"]
@@ -122,9 +120,7 @@ def _secret(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
 
 
 def _secret_exists(aws: Connection, arn: str, _inputs: Inputs) -> bool:
-    return found(
-        lambda: aws.client("secretsmanager").describe_secret(SecretId=arn), "ResourceNotFoundException"
-    )
+    return found(lambda: aws.client("secretsmanager").describe_secret(SecretId=arn), "ResourceNotFoundException")
 
 
 def _log_group(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:

@@ -82,9 +82,7 @@ class LocalRedshift:
         environment = os.environ | {"GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": PASSWORD}
         with self.data.with_suffix(".log").open("a") as log:
             offset = log.tell()
-            self.process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, text=True
-            )
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, text=True)
         wait_for(lambda: "ready on" in self.log[offset:] or self.exited, "ready line")
         return self
 
@@ -153,9 +151,7 @@ def test_the_administrator_gets_in_and_sees_redshifts_version(shared: LocalRedsh
     assert "Redshift 1.0" in shared.query("select version()")[0][0]
 
 
-@pytest.mark.parametrize(
-    ("user", "password"), [("admin", "wrong"), ("admin", ""), ("postgres", ""), ("nobody", "x")]
-)
+@pytest.mark.parametrize(("user", "password"), [("admin", "wrong"), ("admin", ""), ("postgres", ""), ("nobody", "x")])
 def test_wrong_passwords_and_the_superuser_of_the_socket_are_refused(
     shared: LocalRedshift, user: str, password: str
 ) -> None:
@@ -323,9 +319,7 @@ def test_without_postgresql_clients_get_a_clear_error(redshift: LocalRedshift) -
     assert "PostgreSQL does not answer" in refusal(redshift)
 
 
-def test_a_second_server_on_the_same_directory_or_port_is_refused(
-    shared: LocalRedshift, tmp_path: Path
-) -> None:
+def test_a_second_server_on_the_same_directory_or_port_is_refused(shared: LocalRedshift, tmp_path: Path) -> None:
     same_directory = LocalRedshift(shared.data)
     same_port = LocalRedshift(tmp_path / "other", port=shared.port)
     for server in (same_directory.start(), same_port.start()):
@@ -446,12 +440,8 @@ def eventually(server: LocalRedshift, statement: str, rows: list[list[Any]]) -> 
 
 
 def test_external_tables_appear_follow_the_lake_and_go(lake: Lake, mirrored: LocalRedshift) -> None:
-    lake.put_table(
-        "silver_ai_enrichment", "job_enrichment", {"job_posting_id": "string", "remote_score": "double"}
-    )
-    lake.put_rows(
-        "silver_ai_enrichment/job_enrichment/1.parquet", "select 'a' as job_posting_id, 0.5 as remote_score"
-    )
+    lake.put_table("silver_ai_enrichment", "job_enrichment", {"job_posting_id": "string", "remote_score": "double"})
+    lake.put_rows("silver_ai_enrichment/job_enrichment/1.parquet", "select 'a' as job_posting_id, 0.5 as remote_score")
     statement = "select job_posting_id, remote_score from silver_ai.job_enrichment order by 1"
     eventually(mirrored, statement, [["a", 0.5]])
     assert mirrored.query("select tablename from svv_external_tables") == [["job_enrichment"]]
@@ -516,9 +506,7 @@ def test_a_broken_or_hostile_table_harms_no_other(lake: Lake, mirrored: LocalRed
     assert mirrored.log.count("aaa_broken keeps its last state") == 1
 
 
-def test_a_session_that_reads_the_old_rows_does_not_stop_new_ones(
-    lake: Lake, mirrored: LocalRedshift
-) -> None:
+def test_a_session_that_reads_the_old_rows_does_not_stop_new_ones(lake: Lake, mirrored: LocalRedshift) -> None:
     lake.put_table("silver_companies", "companies", {"name": "string"})
     lake.put_rows("silver_companies/companies/1.parquet", "select 'old' as name")
     statement = "select name from silver_companies.companies"

@@ -152,9 +152,7 @@ def test_only_s3_locations_are_read(location: str, place: tuple[str, str] | None
     assert external.bucket_and_prefix(location) == place
 
 
-def table(
-    *objects: external.StoredObject, columns: tuple[external.ExternalColumn, ...]
-) -> external.ExternalTable:
+def table(*objects: external.StoredObject, columns: tuple[external.ExternalColumn, ...]) -> external.ExternalTable:
     return external.ExternalTable("silver_x", "t", "s3://lake/t/", columns, objects)
 
 

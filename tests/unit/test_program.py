@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ class Recorder(Mocks):
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         assert args.token == "aws:index/getCallerIdentity:getCallerIdentity"
-        return {"accountId": "123456789012", "id": "123456789012", "arn": "arn:aws:iam::123456789012:root", "userId": "u"}, []
+        account = "123456789012"
+        return {"accountId": account, "id": account, "arn": f"arn:aws:iam::{account}:root", "userId": "u"}, []
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = {key: unwrapped(value) for key, value in args.inputs.items()}
@@ -57,9 +57,8 @@ def recorded(project_root: Path, stack: str, artifacts: Path, **overrides: str) 
 
 
 @pytest.fixture(scope="module")
-def dev(artifacts: Path) -> Iterator[tuple[Recorder, dict[str, Any]]]:
-    root = Path(__file__).parents[2]
-    yield recorded(root, "dev", artifacts)
+def dev(artifacts: Path) -> tuple[Recorder, dict[str, Any]]:
+    return recorded(Path(__file__).parents[2], "dev", artifacts)
 
 
 def statements(recorder: Recorder) -> list[tuple[str, dict[str, Any]]]:
@@ -70,7 +69,8 @@ def statements(recorder: Recorder) -> list[tuple[str, dict[str, Any]]]:
 def test_the_program_registers_resources_of_every_unit(dev: tuple[Recorder, dict[str, Any]]) -> None:
     recorder, outputs = dev
     kinds = {typ.rsplit(":", 1)[-1] for typ, _name, _inputs in recorder.resources}
-    assert {"Vpc", "Bucket", "Secret", "CatalogDatabase", "Function", "LayerVersion", "StateMachine", "Schedule"} <= kinds
+    expected = {"Vpc", "Bucket", "Secret", "CatalogDatabase", "Function", "LayerVersion", "StateMachine", "Schedule"}
+    assert expected <= kinds
     assert {name.split("_", 1)[0] for name in outputs} == {"foundation", "lake", "secrets", "transform", "pipeline"}
 
 
@@ -97,8 +97,9 @@ def test_every_bucket_is_private_encrypted_versioned_and_refuses_plain_http(
     recorder = dev[0]
     buckets = {f"{name}-id" for name in recorder.of("bucket:Bucket")}
     assert buckets
-    for part in ("BucketPublicAccessBlock", "BucketServerSideEncryptionConfiguration", "BucketVersioning", "BucketPolicy"):
-        assert {inputs["bucket"] for inputs in recorder.of(f":{part}").values()} == buckets, part
+    parts = ("PublicAccessBlock", "ServerSideEncryptionConfiguration", "Versioning", "Policy")
+    for part in parts:
+        assert {inputs["bucket"] for inputs in recorder.of(f":Bucket{part}").values()} == buckets, part
     for inputs in recorder.of(":BucketPublicAccessBlock").values():
         assert all(value is True for key, value in inputs.items() if key != "bucket")
     policy = json.loads(recorder.of(":BucketPolicy")["lake-tls"]["policy"])["Statement"][0]
@@ -162,9 +163,7 @@ def test_missing_artifacts_are_named_before_the_first_resource(project_root: Pat
     assert recorder.resources == []
 
 
-def test_a_unit_without_what_it_needs_is_refused_before_the_first_resource(
-    project_root: Path, artifacts: Path
-) -> None:
+def test_a_unit_without_what_it_needs_is_refused_before_the_first_resource(project_root: Path, artifacts: Path) -> None:
     recorder = Recorder()
     overrides = {"goldlake:artifactsDir": str(artifacts), "goldlake:units": '["lake", "pipeline"]'}
     with pytest.raises(Exception, match="pipeline needs transform"):

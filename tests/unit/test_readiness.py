@@ -302,3 +302,23 @@ def test_an_emulator_that_does_not_run_is_unreachable_and_exit_2() -> None:
 def test_nothing_to_check_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no tables"):
         readiness.check(Connection("http://127.0.0.1:9"), [])
+
+
+def test_a_file_of_zero_bytes_is_unreadable_as_aws_answers_it(aws: Stubbed) -> None:
+    aws.glue.add_response("get_table", {"Table": ENTRY})
+    lists(aws, "a.parquet")
+    aws.s3.add_client_error("get_object", "InvalidRange", "The requested range is not satisfiable", 416)
+    found = aws.check().tables[0]
+    assert found.state == "unreadable"
+    assert "s3://lake/silver/job_postings/a.parquet is not a Parquet file" in found.detail
+
+
+def test_a_file_that_may_not_be_read_is_forbidden(aws: Stubbed) -> None:
+    aws.glue.add_response("get_table", {"Table": ENTRY})
+    lists(aws, "a.parquet")
+    aws.s3.add_client_error("get_object", "AccessDenied", "Access Denied", 403)
+    assert aws.check().exit_code == 2
+
+
+def test_the_summary_names_the_tables_that_are_waited_for() -> None:
+    assert report("ready", "stale").summary == "1 of 2 tables ready; a.t1 is stale"

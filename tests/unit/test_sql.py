@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import sql
@@ -34,6 +34,8 @@ def test_an_identifier_names_a_column(database: duckdb.DuckDBPyConnection, name:
     assert [column[0] for column in description or []] == [name]
 
 
+# A database for each pair: no deadline on a busy machine.
+@settings(deadline=None)
 @given(schema=NAMES, table=NAMES)
 def test_a_qualified_name_leads_to_its_table(schema: str, table: str) -> None:
     with duckdb.connect() as connection:
