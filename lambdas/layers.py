@@ -97,9 +97,10 @@ def build_all(build: Build, say: Callable[[str], None] = lambda _line: None) -> 
     # Compression is most of the work and releases the interpreter's lock.
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         artifacts = list(pool.map(lambda name: _build(build, name, say), names))
-    keep = {artifact.path for artifact in artifacts}
-    for stale in set(build.out.glob("*.zip")) - keep:
-        stale.unlink()
+    keep = {artifact.path.name for artifact in artifacts}
+    for path in build.out.glob("*.zip"):
+        if path.name not in keep:
+            path.unlink()
     return artifacts
 
 
@@ -131,7 +132,8 @@ def _reusable(stamp: Path, key: str) -> Artifact | None:
     """Return the artifact that an earlier build left, if its input was the same and its zip is still there."""
     try:
         kept = json.loads(stamp.read_text())
-        path = Path(kept["path"])
+        # Beside the stamp, wherever the folder was when it was written.
+        path = stamp.with_name(Path(kept["path"]).name)
         if kept["key"] != key or path.stat().st_size != kept["zipped_bytes"]:
             return None
         return Artifact(kept["name"], path, kept["sha256"], kept["zipped_bytes"], kept["unzipped_bytes"], reused=True)

@@ -68,7 +68,10 @@ class Record:
         self._path = path
         self.entries: dict[str, dict[str, Any]] = {}
         if path.is_file():
-            self.entries = json.loads(path.read_text())
+            try:
+                self.entries = json.loads(path.read_text())
+            except ValueError as exc:
+                raise FailedError(f"{path} cannot be read: {exc}", hint="goldlake local reset") from exc
 
     def put(self, key: str, entry: dict[str, Any]) -> None:
         """Keep an entry at once: a deployment that is killed afterwards finds it."""
@@ -90,8 +93,11 @@ class EmulatorMocks(Mocks):
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         """Answer a provider function that the program calls."""
         if args.token == "aws:index/getCallerIdentity:getCallerIdentity":  # noqa: S105 - a function's name
-            with translated("who am I"):
-                identity = self._aws.client("sts").get_caller_identity()
+            try:
+                with translated("who am I"):
+                    identity = self._aws.client("sts").get_caller_identity()
+            except GoldlakeError as exc:
+                raise self._failed(exc) from exc
             return {
                 "accountId": identity["Account"],
                 "arn": identity["Arn"],
@@ -111,6 +117,9 @@ class EmulatorMocks(Mocks):
             return self._apply(args)
         except GoldlakeError as exc:
             raise self._failed(exc) from exc
+        except Exception as exc:
+            # A defect stops further creation, too.
+            raise self._failed(FailedError(f"{args.typ} {args.name}: {type(exc).__name__}: {exc}")) from exc
 
     def _failed(self, error: GoldlakeError) -> GoldlakeError:
         self.error = self.error or error

@@ -22,6 +22,9 @@ from runtime.target import write_atomically
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60
+# The services outlive the command that starts them. Python warns when the handle of a live process is
+# thrown away, so handles are kept for as long as this process lives.
+_STARTED: list[subprocess.Popen[bytes]] = []
 STOP_SECONDS = 20
 
 
@@ -38,7 +41,8 @@ class ProcessRecord:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError, OverflowError):
+            # ValueError and OverflowError: no number that a process can have.
             return None
         return process if same else None
 
@@ -63,6 +67,11 @@ class Service:
         return self.home / "run" / f"{self.name}.json"
 
     @property
+    def port_file(self) -> Path:
+        """Where the port of the last start is kept; it outlives the record."""
+        return self.home / "run" / f"{self.name}.port"
+
+    @property
     def log_file(self) -> Path:
         """Where the service's output goes."""
         return self.home / "logs" / f"{self.name}.log"
@@ -70,8 +79,9 @@ class Service:
     def record(self) -> ProcessRecord | None:
         """Return the record of the last start, or None. An unreadable record counts as none."""
         try:
-            return ProcessRecord(**json.loads(self.record_file.read_text()))
-        except (OSError, ValueError, TypeError):
+            kept = json.loads(self.record_file.read_text())
+            return ProcessRecord(pid=int(kept["pid"]), started=float(kept["started"]), port=int(kept["port"]))
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def start(self, port: int | None, say: Callable[[str], None]) -> int:
@@ -92,7 +102,7 @@ class Service:
                 reason = "does not answer" if port in (None, known.port) else f"is on port {known.port}"
                 say(f"{self.name}: process {known.pid} {reason}; starting it again")
                 stop_process(process)
-        chosen = self._choose_port(port, known.port if known else self.default_port, say)
+        chosen = self._choose_port(port, self._usual_port(), say)
         self._launch(chosen)
         say(f"{self.name}: listening on {LOOPBACK}:{chosen}")
         return chosen
@@ -107,6 +117,16 @@ class Service:
             stop_process(process)
             say(f"{self.name}: stopped (pid {process.pid})")
         self.record_file.unlink(missing_ok=True)
+
+    def _usual_port(self) -> int:
+        """Return the port of last time, or the default: deployed stacks refer to it."""
+        known = self.record()
+        if known is not None:
+            return known.port
+        try:
+            return int(self.port_file.read_text())
+        except (OSError, ValueError):
+            return self.default_port
 
     def _choose_port(self, given: int | None, usual: int, say: Callable[[str], None]) -> int:
         if given is not None:
@@ -134,9 +154,11 @@ class Service:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        _STARTED.append(child)
         started = psutil.Process(child.pid).create_time()
         record = ProcessRecord(pid=child.pid, started=started, port=port)
         write_atomically(self.record_file, json.dumps(asdict(record)))
+        write_atomically(self.port_file, str(port))
         deadline = time.monotonic() + START_SECONDS
         while not self.healthy(port):
             code = child.poll()

@@ -6,7 +6,10 @@ Results go to standard output, progress and errors to standard error. Exit codes
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
@@ -16,7 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from runtime.aws import Connection
-from runtime.errors import EXIT_USAGE, GoldlakeError
+from runtime.errors import EXIT_USAGE, GoldlakeError, UnreachableError
 from runtime.target import Target, load_target
 
 COMMAND_GROUP = "goldlake.commands"
@@ -49,6 +52,10 @@ class GoldlakeGroup(click.Group):
             _complain(error.message, error.hint)
             sys.exit(error.exit_code)
         except click.UsageError as error:
+            if error.ctx and error.message == error.ctx.get_help():
+                # A group without a command.
+                click.echo(error.message, err=True)
+                sys.exit(EXIT_USAGE)
             hint = f"{error.ctx.command_path} --help" if error.ctx else None
             _complain(error.format_message(), hint)
             # click's own code for usage errors is 2, which means "cannot be reached" here.
@@ -59,11 +66,32 @@ class GoldlakeGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             _complain("interrupted", None)
             sys.exit(130)
-        except BrokenPipeError:
-            # The reader has gone (`goldlake … | head`): nothing is wrong.
-            sys.stderr.close()
-            sys.exit(0)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command. A reader of our output that has gone (`goldlake … | head`) ends it well.
+
+        Here and not in `main`, because click's own makes exit code 1 of it.
+        """
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:
+            if not _reader_is_gone():
+                raise UnreachableError(f"a connection broke: {error}") from error
+            # What is left in the buffer would fail again when the interpreter ends.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return context.exit(0)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _descriptor, event in poll.poll(0))
+    except OSError:
+        return False
 
 
 def _added_commands() -> dict[str, Any]:
@@ -101,7 +129,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
             *(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row)
         )
     # Without a terminal there is no width to fit: 120 keeps lines whole in logs and pipes.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with console.capture() as text:
+        console.print(table)
+    # rich's own printing ends the process with 1 when the reader of a pipe has gone.
+    click.echo(text.get(), nl=False)
 
 
 def output_option(function: _Function) -> _Function:

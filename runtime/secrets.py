@@ -76,8 +76,9 @@ def seed(
         for name, keys in catalogue().items()
     }
     if not aws.is_emulator and not allow_development_defaults:
+        # An override that is empty counts as none, as above.
         defaulted = [
-            f"{name}.{key}" for name, keys in values.items() for key in keys if override_name(key) not in variables
+            f"{name}.{key}" for name, keys in values.items() for key in keys if not variables.get(override_name(key))
         ]
         if defaulted:
             raise ConfigurationError(
@@ -114,10 +115,11 @@ def _upsert(aws: Connection, name: str, wanted: Mapping[str, str], *, dry_run: b
 def _present(client: Any, name: str) -> dict[str, Any]:
     """Return the entry's current value; empty when it has none yet."""
     try:
-        text = client.get_secret_value(SecretId=name).get("SecretString", "")
+        answer = client.get_secret_value(SecretId=name)
     except client.exceptions.ResourceNotFoundException:
         return {}
-    if not text:
+    text = answer.get("SecretString", "")
+    if not text and "SecretBinary" not in answer:
         return {}
     try:
         value = json.loads(text)

@@ -40,11 +40,21 @@ class Target:
         """Return a text output of the stack. Raises ConfigurationError naming stack and output when it is missing."""
         value = self.outputs.get(name)
         if not isinstance(value, str):
-            raise ConfigurationError(
-                f"stack {self.stack!r} has no output {name!r}: it is not deployed, or without that unit",
-                hint=f"goldlake deploy --stack {self.stack}",
-            )
+            raise self._without(name)
         return value
+
+    def _port(self, name: str) -> int:
+        """Return a port among the outputs; the engine may give it as 5439, 5439.0 or "5439"."""
+        try:
+            return int(float(self.outputs[name]))
+        except (KeyError, TypeError, ValueError):
+            raise self._without(name) from None
+
+    def _without(self, name: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"stack {self.stack!r} has no output {name!r}: it is not deployed, or without that unit",
+            hint=f"goldlake deploy --stack {self.stack}",
+        )
 
     @property
     def lake_bucket(self) -> str:
@@ -62,7 +72,7 @@ class Target:
         user, password = read_login(self.connection, self.output("secrets_warehouse_login_arn"))
         return Warehouse(
             host=host,
-            port=int(self.outputs["transform_warehouse_port"]),
+            port=self._port("transform_warehouse_port"),
             database=self.output("transform_warehouse_database"),
             user=user,
             password=password,
@@ -104,7 +114,10 @@ def load_target(stack: str, *, overrides: Connection | None = None) -> Target:
     wanted = overrides or Connection()
     path = target_file(stack)
     if path.is_file():
-        kept = json.loads(path.read_text())
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError as exc:
+            raise ConfigurationError(f"{path} cannot be read: {exc}", hint=f"goldlake deploy --stack {stack}") from exc
     else:
         kept = {"endpoint_url": None, "region": None, "outputs": _pulumi_outputs(stack)}
     return Target(

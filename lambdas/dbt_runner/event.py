@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,7 @@ class DbtCommand:
 
 def _is_run_id(value: Any) -> bool:
     # It becomes part of an S3 key.
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.replace("-", "").replace("_", "").isalnum()
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value) is not None
 
 
 def _selection(key: str, value: Any, faults: list[str]) -> tuple[str, ...]:

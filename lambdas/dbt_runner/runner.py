@@ -32,8 +32,8 @@ ARTIFACTS = ("run_results.json", "manifest.json")
 logger = logging.getLogger("goldlake")
 
 
-class DeadlineError(BaseException):
-    """The time limit is near. Not an Exception, so that no handler inside dbt takes it for a model's failure."""
+class DeadlineError(KeyboardInterrupt):
+    """The time limit is near. dbt cancels its queries on KeyboardInterrupt, and on no other exception."""
 
 
 def run_dbt(
@@ -125,11 +125,15 @@ def _invoke(
     for name in ARTIFACTS:
         # A warm function still has those of the run before.
         (work / "target" / name).unlink(missing_ok=True)
+    stopped = f"stopped {RESERVE_SECONDS} s before the function's time limit"
     try:
         with _deadline(remaining_seconds - RESERVE_SECONDS):
             outcome = dbtRunner().invoke(arguments)
-    except (DeadlineError, KeyboardInterrupt):
-        return False, [], f"stopped {RESERVE_SECONDS} s before the function's time limit"
+    except DeadlineError:
+        return False, [], stopped
+    # dbt catches whatever is raised inside it, and hands it back.
+    if isinstance(outcome.exception, DeadlineError):
+        return False, [], stopped
     problem = str(outcome.exception) if outcome.exception else ""
     return bool(outcome.success), _node_results(outcome.result), problem
 
@@ -189,11 +193,12 @@ def _upload_artifacts(aws: Connection, target: Path, run_id: str) -> str | None:
     if not location or not found:
         return None
     url = urlsplit(location)
-    prefix = f"{url.path.strip('/')}/{run_id}"
+    prefix = f"{url.path.strip('/')}/{run_id}".lstrip("/")
     try:
         with translated("dbt's artifacts"):
             for file in found:
-                aws.client("s3").upload_file(str(file), url.netloc, f"{prefix}/{file.name}")
+                # put_object, for upload_file hides the service's error code in an exception of its own.
+                aws.client("s3").put_object(Bucket=url.netloc, Key=f"{prefix}/{file.name}", Body=file.read_bytes())
     except GoldlakeError as error:
         # The models are built; that their record could not be kept must not make the run a failure.
         logger.warning("artifacts are not kept: %s", error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -78,9 +79,11 @@ def _put_policy(s3: Any, bucket: str, inputs: Inputs) -> None:
 def _object(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     source = inputs["source"]
     assert isinstance(source, pulumi.FileAsset)  # noqa: S101 - the program gives files only
-    aws.client("s3").upload_file(
-        str(source.path), inputs["bucket"], inputs["key"], ExtraArgs={"ContentType": inputs["contentType"]}
-    )
+    # put_object, for upload_file hides the service's error code in an exception of its own.
+    with Path(str(source.path)).open("rb") as content:
+        aws.client("s3").put_object(
+            Bucket=inputs["bucket"], Key=inputs["key"], Body=content, ContentType=inputs["contentType"]
+        )
     return Applied(inputs["key"], {})
 
 

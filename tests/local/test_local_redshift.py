@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,36 +25,12 @@ import psutil
 import pytest
 import redshift_connector
 
+from local.process import free_port
 from runtime.aws import Connection
+from tests.local.support import is_alive, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "Xy7-local only"
-EMULATOR_PYTHON = Path(sys.prefix) / "emulator" / "bin" / "python"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
-    """Return the condition's first true value; fail the test when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"no {what} within {seconds} s")
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether the process runs; one that ended and was not yet reaped by its parent does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass
@@ -331,43 +307,6 @@ def test_a_second_server_on_the_same_directory_or_port_is_refused(shared: LocalR
 # External tables
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    """A connection to an AWS emulator that lives as long as this module."""
-    if not EMULATOR_PYTHON.exists():
-        pytest.skip(f"the emulator is not installed: {EMULATOR_PYTHON}")
-    directory = tmp_path_factory.mktemp("emulator")
-    port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(directory),
-        "TMPDIR": str(directory),
-        "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "IOT_MTLS_ENABLED": "0",
-        "SFTP_ENABLED": "0",
-    }
-    url = f"http://127.0.0.1:{port}"
-    with (directory / "log").open("w") as log:
-        process = subprocess.Popen(
-            [str(EMULATOR_PYTHON), "-m", "ministack"], env=environment, cwd=directory, stdout=log, stderr=log
-        )
-    try:
-        wait_for(lambda: answers(f"{url}/_ministack/ready"), "emulator", 60)
-        yield Connection(endpoint_url=url, region="us-east-1")
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - a loopback URL of our own
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 BUCKET = "lake"
 
 
@@ -411,11 +350,11 @@ class Lake:
 
 
 @pytest.fixture
-def lake(emulator: Connection) -> Lake:
+def lake(aws: Connection) -> Lake:
     """An empty lake."""
-    request = urllib.request.Request(f"{emulator.endpoint_url}/_ministack/reset", method="POST")  # noqa: S310
+    request = urllib.request.Request(f"{aws.endpoint_url}/_ministack/reset", method="POST")  # noqa: S310
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - a loopback URL of our own
-    return Lake(emulator)
+    return Lake(aws)
 
 
 @pytest.fixture

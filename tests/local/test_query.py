@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import traceback
 from pathlib import Path
 
 import pytest
 
+from local.process import free_port
 from runtime import delta, duck, sql
 from runtime.aws import Connection
 from runtime.delta import Lake
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, UnreachableError
 from runtime.query import QueryResult, delta_tables, query
-
-# Until these are in a conftest.py: fixtures of a module beside this one, which is on nobody's path.
-_spec = importlib.util.spec_from_file_location("export_fixtures", Path(__file__).with_name("export_fixtures.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-aws = _fixtures.aws
-lake_bucket = _fixtures.lake_bucket
 
 
 def write_table(lake: Lake, name: str, select: str, folder: Path) -> None:
@@ -99,7 +88,7 @@ def test_a_missing_bucket_is_a_failure_with_its_code(aws: Connection) -> None:
 
 
 def test_a_store_that_is_away_is_exit_code_2() -> None:
-    away = Connection(f"http://127.0.0.1:{_fixtures.free_port()}", region="us-east-1")
+    away = Connection(f"http://127.0.0.1:{free_port()}", region="us-east-1")
     with pytest.raises(UnreachableError) as raised:
         query(away, "s3://lake/gold", "SELECT 1")
     assert raised.value.exit_code == 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +11,12 @@ from typing import Any
 
 import pytest
 
+from local.process import free_port
 from runtime import delta, register
 from runtime.aws import Connection
 from runtime.delta import Lake
 from runtime.errors import ConfigurationError, FailedError, UnreachableError
 from runtime.register import TableRegistration, TrinoCatalog, register_tables
-
-# Until these are in a conftest.py: fixtures of a module beside this one, which is on nobody's path.
-_spec = importlib.util.spec_from_file_location("export_fixtures", Path(__file__).with_name("export_fixtures.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-aws = _fixtures.aws
-lake_bucket = _fixtures.lake_bucket
 
 
 def write_table(lake: Lake, name: str, columns: dict[str, str], rows: int = 0) -> None:
@@ -282,7 +271,7 @@ def test_a_dry_run_only_asks_trino(monkeypatch: pytest.MonkeyPatch, aws: Connect
 
 
 def test_a_trino_that_is_away_is_exit_code_2(aws: Connection, lake: Lake, database: str) -> None:
-    url = f"http://admin@127.0.0.1:{_fixtures.free_port()}/delta"
+    url = f"http://admin@127.0.0.1:{free_port()}/delta"
     with pytest.raises(UnreachableError) as raised:
         only(aws, lake, database, trino_url=url)
     assert raised.value.exit_code == 2

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +13,7 @@ import pytest
 from arro3.core import Array, DataType, Table
 from deltalake import DeltaTable, write_deltalake
 
+from local.process import free_port
 from runtime import glue, parquet, readiness
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError, FailedError, UnreachableError
@@ -29,70 +22,8 @@ from runtime.readiness import SourceTable
 from runtime.sample import write_sample
 from runtime.silver import COMPANIES, JOB_POSTINGS, SILVER_TABLES, SilverTable
 
-READY_SECONDS = 30
 UNTIL = datetime(2026, 1, 15, tzinfo=UTC)
 SOURCES = [SourceTable(table.database, table.name) for table in SILVER_TABLES]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/_ministack/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[Connection]:
-    """An AWS emulator of this module's own."""
-    port = _free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [str(Path(sys.prefix) / "emulator" / "bin" / "python"), "-m", "ministack"],
-            env={
-                **os.environ,
-                "GATEWAY_PORT": str(port),
-                "BIND_HOST": "127.0.0.1",
-                "IOT_MTLS_ENABLED": "0",
-                "SFTP_ENABLED": "0",
-                "TMPDIR": folder,
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + READY_SECONDS
-            while not _answers(port):
-                assert process.poll() is None, "the emulator ended while starting"
-                assert time.monotonic() < deadline, "the emulator does not answer"
-                time.sleep(0.05)
-            yield Connection(f"http://127.0.0.1:{port}", region="us-east-1")
-        finally:
-            process.terminate()
-            process.wait(timeout=10)
-
-
-@pytest.fixture
-def lake_bucket(aws: Connection) -> Iterator[str]:
-    """A fresh, empty bucket, and a Glue catalogue without the silver databases."""
-    bucket = f"lake-{uuid.uuid4().hex[:12]}"
-    aws.client("s3").create_bucket(Bucket=bucket)
-    yield bucket
-    client = aws.client("glue")
-    for database in {item["Name"] for item in client.get_databases()["DatabaseList"]}:
-        for table in client.get_tables(DatabaseName=database)["TableList"]:
-            client.delete_table(DatabaseName=database, Name=table["Name"])
-        client.delete_database(Name=database)
 
 
 def objects(aws: Connection, bucket: str) -> dict[str, str]:
@@ -225,7 +156,7 @@ def test_a_bucket_that_is_not_there_is_told(aws: Connection) -> None:
 
 
 def test_an_emulator_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
-    nowhere = Connection(f"http://127.0.0.1:{_free_port()}", region="us-east-1")
+    nowhere = Connection(f"http://127.0.0.1:{free_port()}", region="us-east-1")
     with pytest.raises(UnreachableError) as caught:
         write_sample(nowhere, "lake", rows=10)
     assert caught.value.exit_code == 2
