@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.process import LOOPBACK, Service, exclusive, http_answers
+from local.redshift.server import stop_left_behind
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import ConfigurationError, UnreachableError
 from runtime.secrets import local_default
@@ -80,6 +81,9 @@ class Platform:
         """Stop both services; data stays. No process is left."""
         with exclusive(self.home):
             self.redshift.stop(say)
+            orphan = stop_left_behind(self.home / "redshift")
+            if orphan is not None:
+                say(f"redshift: stopped the PostgreSQL of a killed one (pid {orphan})")
             self.emulator.stop(say)
 
     def reset(self, say: Callable[[str], None] = lambda _line: None) -> None:

@@ -26,6 +26,7 @@ START_SECONDS = 60
 # thrown away, so handles are kept for as long as this process lives.
 _STARTED: list[subprocess.Popen[bytes]] = []
 STOP_SECONDS = 20
+PORT_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,13 @@ class Service:
                     hint="give another port, or none to have a free one chosen",
                 )
             return given
-        if port_is_free(usual):
+        # A killed process can hold its port for a moment after it is gone, until its last thread has ended.
+        deadline = time.monotonic() + PORT_SECONDS
+        while not port_is_free(usual):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        else:
             return usual
         free = free_port()
         say(f"{self.name}: port {usual} is taken by another program, using {free}")

@@ -125,15 +125,21 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(
-            *(Text("" if value is None else f"{value:,}" if isinstance(value, int) else str(value)) for value in row)
-        )
+        table.add_row(*(Text(_cell(value)) for value in row))
     # Without a terminal there is no width to fit: 120 keeps lines whole in logs and pipes.
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.capture() as text:
         console.print(table)
     # rich's own printing ends the process with 1 when the reader of a pipe has gone.
     click.echo(text.get(), nl=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def output_option(function: _Function) -> _Function:

@@ -59,11 +59,13 @@ def run_dbt(
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         success, results, problem = _invoke(command, project, work, remaining_seconds)
+    # dbt keeps the password out of its logs, not out of what a driver says. Before texts are cut, lest a part remain.
+    stdout, problem, results = without((output.getvalue(), problem, results), warehouse.password)
     answer = {
         "statusCode": 0 if success else 1,
         "message": _message(command, success, results, problem),
         "command": command.command,
-        "stdout": output.getvalue()[-STDOUT_CHARACTERS:],
+        "stdout": stdout[-STDOUT_CHARACTERS:],
         "stderr": problem[-STDERR_CHARACTERS:],
         "results": results,
         "seconds": round(time.monotonic() - started, 3),
@@ -76,6 +78,17 @@ def run_dbt(
         except UnreachableError as gone:
             return {**answer, "statusCode": 2, "message": gone.message}
     return answer
+
+
+def without(value: Any, secret: str) -> Any:
+    """Return texts, at any depth of lists and objects, with the secret replaced by asterisks."""
+    if isinstance(value, str):
+        return value.replace(secret, "*****") if secret else value
+    if isinstance(value, dict):
+        return {key: without(item, secret) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without(item, secret) for item in value]
+    return value
 
 
 def replace_process_locks() -> None:

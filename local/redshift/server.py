@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import logging
 import shutil
+import signal
 import subprocess
 import time
 import warnings
@@ -216,6 +217,21 @@ def remove_stale_pid_file(data: Path) -> None:
         # Lines 4 and 5 of the file: port and directory of the socket.
         (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
     pid_file.unlink(missing_ok=True)
+
+
+def stop_left_behind(directory: Path) -> int | None:
+    """Stop the PostgreSQL of a local Redshift that was killed; return its pid, or None when there is none."""
+    data = (directory / "postgres").resolve()
+    try:
+        process = psutil.Process(int((data / "postmaster.pid").read_text().splitlines()[0]))
+        if not _is_postmaster_of(process, data):
+            return None
+        # PostgreSQL's fast shutdown: it ends its sessions and writes a checkpoint.
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return None
+    return process.pid
 
 
 def _is_postmaster_of(process: psutil.Process, data: Path) -> bool:

@@ -1,0 +1,599 @@
+"""The dbt runner: its event, and how it runs dbt, against a dbt in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.context
+import os
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.dbt_runner import handler, runner
+from lambdas.dbt_runner.event import COMMANDS, DbtCommand
+from lambdas.dbt_runner.runner import run_dbt
+from runtime.aws import Connection
+from runtime.errors import ConfigurationError, UnreachableError
+from runtime.warehouse import Warehouse
+
+PASSWORD = "a-password-nobody-may-see"
+KEYS = {"statusCode", "message", "command", "stdout", "stderr", "results", "seconds", "artifacts"}
+
+# --- the event ---
+
+
+def test_an_empty_event_is_a_build_of_everything() -> None:
+    command = DbtCommand.from_event({})
+    assert command == DbtCommand("build", (), (), False, {}, None)
+    assert command.arguments() == ["build"]
+
+
+def test_an_event_becomes_dbts_command_line() -> None:
+    command = DbtCommand.from_event(
+        {
+            "command": "run",
+            "select": ["dim_company+", "tag:daily"],
+            "exclude": "fact_job_posting",
+            "full_refresh": True,
+            "vars": {"day": "2026-01-05"},
+            "run_id": "run-1",
+        }
+    )
+    assert command.run_id == "run-1"
+    assert command.arguments() == [
+        "run",
+        "--select=dim_company+",
+        "--select=tag:daily",
+        "--exclude=fact_job_posting",
+        "--full-refresh",
+        "--vars",
+        '{"day": "2026-01-05"}',
+    ]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_these_commands_are_allowed(command: str) -> None:
+    assert DbtCommand.from_event({"command": command}).arguments() == [command]
+
+
+@pytest.mark.parametrize("command", ["clean", "deps", "run-operation", "init", "", "build --full-refresh", None, ["run"]])
+def test_every_other_command_is_refused(command: object) -> None:
+    with pytest.raises(ConfigurationError, match="one of build, compile, debug, run, seed, test is allowed"):
+        DbtCommand.from_event({"command": command})
+
+
+def test_all_faults_of_an_event_are_reported_at_once() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        DbtCommand.from_event(
+            {
+                "command": "clean",
+                "select": [1],
+                "exclude": {"a": 1},
+                "full_refresh": "yes",
+                "vars": "day",
+                "run_id": "../x",
+                "profile": "mine",
+            }
+        )
+    for key in ("command", "select", "exclude", "full_refresh", "vars", "run_id"):
+        assert f"{key} = " in refused.value.message
+    assert "profile is no known key" in refused.value.message
+
+
+@pytest.mark.parametrize("key", ["select", "exclude"])
+def test_a_selection_is_a_text_or_a_list_of_texts(key: str) -> None:
+    assert getattr(DbtCommand.from_event({key: "a b"}), key) == ("a b",)
+    assert getattr(DbtCommand.from_event({key: ["a", "b"]}), key) == ("a", "b")
+    assert getattr(DbtCommand.from_event({key: []}), key) == ()
+    assert getattr(DbtCommand.from_event({key: None}), key) == ()
+
+
+@pytest.mark.parametrize("value", [5, {"a": "b"}, [""], ["a", None], [["a"]], True])
+def test_any_other_selection_is_refused(value: object) -> None:
+    with pytest.raises(ConfigurationError, match="a text or a list of texts is needed"):
+        DbtCommand.from_event({"select": value})
+
+
+@pytest.mark.parametrize("run_id", ["a", "run-20260105T050000-ab12cd", "0_1", "x" * 100])
+def test_a_run_id_may_have_letters_digits_dashes_and_underscores(run_id: str) -> None:
+    assert DbtCommand.from_event({"run_id": run_id}).run_id == run_id
+
+
+@pytest.mark.parametrize("run_id", ["", "x" * 101, "a/b", "..", "a b", "a\n", "é", "²", 5, ["a"]])
+def test_any_other_run_id_is_refused_for_it_becomes_part_of_a_key(run_id: object) -> None:
+    with pytest.raises(ConfigurationError, match="1 to 100 letters, digits, dashes and underscores"):
+        DbtCommand.from_event({"run_id": run_id})
+
+
+_any_text = st.text(min_size=1) | st.sampled_from(["--full-refresh", "-t", "--", "--target=x", "a --vars b", "=", "-"])
+
+
+@given(st.lists(_any_text, max_size=3), st.lists(_any_text, max_size=3), st.booleans())
+def test_any_value_of_a_selection_stays_one_value_and_never_becomes_an_option(
+    select: list[str], exclude: list[str], full_refresh: bool
+) -> None:
+    command = DbtCommand.from_event({"select": select, "exclude": exclude, "full_refresh": full_refresh})
+    parsed: dict[str, Any] = {}
+
+    @click.command()
+    @click.option("--select", multiple=True)
+    @click.option("--exclude", multiple=True)
+    @click.option("--full-refresh", is_flag=True)
+    @click.option("--project-dir")
+    def build(**values: Any) -> None:
+        parsed.update(values)
+
+    # As the runner continues the line.
+    build.main([*command.arguments()[1:], "--project-dir", "/here"], standalone_mode=False)
+    assert parsed == {
+        "select": tuple(select),
+        "exclude": tuple(exclude),
+        "full_refresh": full_refresh,
+        "project_dir": "/here",
+    }
+
+
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text(), min_size=1))
+def test_variables_are_one_argument_and_come_back_equal(variables: dict[str, Any]) -> None:
+    arguments = DbtCommand.from_event({"vars": variables}).arguments()
+    assert arguments[:2] == ["build", "--vars"]
+    assert json.loads(arguments[2]) == variables
+    assert len(arguments) == 3
+
+
+# --- running it ---
+
+
+@dataclass
+class Dbt:
+    """Stands for dbt: what its runner is called with, and what it does then."""
+
+    action: Callable[[list[str]], Any] = lambda _arguments: outcome()
+    calls: list[list[str]] = field(default_factory=list)
+    cancelled: bool = False
+
+    def invoke(self, arguments: list[str]) -> Any:
+        self.calls.append(arguments)
+        try:
+            return self.action(arguments)
+        except KeyboardInterrupt as exc:
+            # dbt.task.runnable cancels its connections on KeyboardInterrupt only; dbt.cli hands everything back.
+            self.cancelled = True
+            return outcome(success=False, exception=exc)
+        except BaseException as exc:
+            return outcome(success=False, exception=exc)
+
+    def folder(self, option: str) -> Path:
+        arguments = self.calls[-1]
+        return Path(arguments[arguments.index(option) + 1])
+
+
+def outcome(*nodes: Any, success: bool = True, exception: BaseException | None = None) -> Any:
+    """Return what dbt's runner returns."""
+    return types.SimpleNamespace(success=success, exception=exception, result=types.SimpleNamespace(results=nodes))
+
+
+def node(name: str, status: str = "success", message: str | None = "INSERT 0 5", rows: int | None = 5) -> Any:
+    """Return a node's result as dbt has it."""
+    return types.SimpleNamespace(
+        node=types.SimpleNamespace(unique_id=f"model.gold_layer.{name}"),
+        status=status,
+        execution_time=1.23456,
+        adapter_response={"rows_affected": rows} if rows is not None else None,
+        message=message,
+    )
+
+
+@dataclass
+class Bucket:
+    """An S3 client that keeps what is put."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    error: Exception | None = None
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803 - AWS spells it so
+        if self.error:
+            raise self.error
+        self.objects[f"s3://{Bucket}/{Key}"] = Body
+
+
+@pytest.fixture(autouse=True)
+def own_process_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back what the runner sets for its whole process: environment and multiprocessing's locks."""
+    for name in ("Lock", "RLock"):
+        monkeypatch.setattr(
+            multiprocessing.context.BaseContext, name, getattr(multiprocessing.context.BaseContext, name)
+        )
+    with mock.patch.dict(os.environ):
+        for name in ("ARTIFACTS_LOCATION", "DBT_PROFILES_DIR"):
+            os.environ.pop(name, None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder for temporary files, Lambda's /tmp."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def dbt(monkeypatch: pytest.MonkeyPatch) -> Dbt:
+    fake = Dbt()
+    module = types.ModuleType("dbt.cli.main")
+    module.dbtRunner = lambda: fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dbt.cli.main", module)
+    return fake
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    fake = Bucket()
+    monkeypatch.setattr(Connection, "client", lambda _self, service: {"s3": fake}[service])
+    return fake
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "opt" / "dbt_gold"
+    folder.mkdir(parents=True)
+    (folder / "profiles.yml").write_text("redshift_gold: {}")
+    return folder
+
+
+@pytest.fixture
+def warehouse(monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    monkeypatch.setattr(Warehouse, "connect", lambda _self, _timeout=0: mock.Mock())
+    return Warehouse("gold.example.com", "admin", PASSWORD)
+
+
+Start = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def start(dbt: Dbt, project: Path, warehouse: Warehouse) -> Start:
+    """Return a function that runs dbt in memory with an event."""
+
+    def start(seconds: float = 900, **event: Any) -> dict[str, Any]:
+        return run_dbt(
+            DbtCommand.from_event(event),
+            project=project,
+            warehouse=warehouse,
+            aws=Connection("http://127.0.0.1:4566"),
+            remaining_seconds=seconds,
+        )
+
+    return start
+
+
+def test_a_run_that_went_well_answers_0_with_one_result_per_node(start: Start, dbt: Dbt) -> None:
+    dbt.action = lambda _arguments: outcome(node("dim_company"), node("not_null", "pass", None, None))
+    answer = start(command="build")
+    assert set(answer) == KEYS
+    assert (answer["statusCode"], answer["command"], answer["stderr"]) == (0, "build", "")
+    assert answer["message"] == "dbt build: 2 nodes done"
+    assert answer["results"] == [
+        {
+            "unique_id": "model.gold_layer.dim_company",
+            "status": "success",
+            "seconds": 1.235,
+            "rows": 5,
+            "message": "INSERT 0 5",
+        },
+        {"unique_id": "model.gold_layer.not_null", "status": "pass", "seconds": 1.235, "rows": None, "message": None},
+    ]
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_a_command_without_nodes_has_no_results(start: Start, dbt: Dbt) -> None:
+    dbt.action = lambda _arguments: types.SimpleNamespace(success=True, exception=None, result=True)
+    assert start(command="debug")["results"] == []
+
+
+def test_a_node_that_failed_answers_1_and_is_named_with_its_reason(start: Start, dbt: Dbt) -> None:
+    failed = node("dim_company", "error", "Database Error in model\n  relation missing\n  LINE 1\n  more", None)
+    dbt.action = lambda _arguments: outcome(node("dim_skill"), failed, node("fact", "skipped"), success=False)
+    answer = start()
+    assert answer["statusCode"] == 1
+    assert answer["message"] == (
+        "dbt build: 1 of 3 nodes failed, first model.gold_layer.dim_company: "
+        "Database Error in model relation missing LINE 1"
+    )
+
+
+def test_what_went_wrong_besides_the_nodes_is_on_stderr(start: Start, dbt: Dbt) -> None:
+    dbt.action = lambda _arguments: outcome(success=False, exception=RuntimeError("Compilation Error\n  in dim.sql"))
+    answer = start()
+    assert (answer["statusCode"], answer["stderr"]) == (1, "Compilation Error\n  in dim.sql")
+    assert answer["message"] == "dbt build failed: Compilation Error"
+
+
+def test_a_warehouse_that_went_away_answers_2(start: Start, dbt: Dbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_self: Warehouse, _timeout: int = 0) -> Any:
+        raise UnreachableError("warehouse gold.example.com cannot be reached")
+
+    monkeypatch.setattr(Warehouse, "connect", refuse)
+    dbt.action = lambda _arguments: outcome(node("dim_company", "error"), success=False)
+    answer = start()
+    assert set(answer) == KEYS
+    assert answer["statusCode"] == 2
+    assert answer["message"] == "warehouse gold.example.com cannot be reached"
+    assert len(answer["results"]) == 1
+
+
+def test_standard_output_and_error_are_cut_to_their_ends(
+    start: Start, dbt: Dbt, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def talk(_arguments: list[str]) -> Any:
+        print("a" * 5000 + "the end", end="")
+        return outcome(success=False, exception=RuntimeError("b" * 3000 + "of it"))
+
+    dbt.action = talk
+    answer = start()
+    assert answer["stdout"] == "a" * 3993 + "the end"
+    assert answer["stderr"] == "b" * 1995 + "of it"
+    assert capsys.readouterr().out == ""
+
+
+def test_everything_is_written_below_the_temporary_folder(
+    start: Start, dbt: Dbt, project: Path, temporary: Path
+) -> None:
+    before = sorted(project.parent.rglob("*"))
+    start()
+    assert dbt.folder("--project-dir") == project
+    for option in ("--target-path", "--log-path"):
+        assert dbt.folder(option).is_relative_to(temporary)
+    assert sorted(project.parent.rglob("*")) == before
+
+
+def test_dbt_gets_the_events_arguments_first_and_the_target_for_redshift(start: Start, dbt: Dbt) -> None:
+    start(command="test", select="dim_company")
+    assert dbt.calls[0][:2] == ["test", "--select=dim_company"]
+    target = dbt.calls[0].index("--target")
+    assert dbt.calls[0][target + 1] == "redshift"
+
+
+def test_the_profile_finds_the_warehouse_in_the_environment(start: Start, project: Path) -> None:
+    start()
+    found = {name: value for name, value in os.environ.items() if name.startswith(("REDSHIFT_", "DBT_"))}
+    assert found.items() >= {
+        "REDSHIFT_HOST": "gold.example.com",
+        "REDSHIFT_PORT": "5439",
+        "REDSHIFT_DATABASE": "analytics",
+        "REDSHIFT_USER": "admin",
+        "REDSHIFT_SSLMODE": "verify-full",
+        "DBT_PROFILES_DIR": str(project),
+    }.items()
+
+
+def test_a_folder_of_profiles_of_ones_own_is_taken_when_it_has_one(start: Start, tmp_path: Path, project: Path) -> None:
+    os.environ["DBT_PROFILES_DIR"] = str(tmp_path)
+    start()
+    assert os.environ["DBT_PROFILES_DIR"] == str(project)
+    (tmp_path / "profiles.yml").touch()
+    os.environ["DBT_PROFILES_DIR"] = str(tmp_path)
+    start()
+    assert os.environ["DBT_PROFILES_DIR"] == str(tmp_path)
+
+
+def test_the_password_is_where_dbt_keeps_it_out_of_its_logs_and_nowhere_else(start: Start, dbt: Dbt) -> None:
+    start()
+    # dbt scrubs the values of variables with this prefix.
+    assert [name for name, value in os.environ.items() if value == PASSWORD] == ["DBT_ENV_SECRET_REDSHIFT_PASSWORD"]
+    assert not any(PASSWORD in argument for argument in dbt.calls[0])
+
+
+def test_the_password_is_neither_in_the_answer_nor_in_a_log(
+    start: Start, dbt: Dbt, caplog: pytest.LogCaptureFixture
+) -> None:
+    def babble(_arguments: list[str]) -> Any:
+        print(f"connecting with {PASSWORD}")
+        failed = node("dim_company", "error", f"cannot sign in with {PASSWORD}")
+        return outcome(failed, success=False, exception=RuntimeError(f"connect(password='{PASSWORD}')"))
+
+    dbt.action = babble
+    caplog.set_level(logging.DEBUG)
+    answer = start()
+    assert "connecting with" in answer["stdout"]
+    assert "cannot sign in with" in answer["message"]
+    assert "nodes failed" in caplog.text
+    assert PASSWORD not in json.dumps(answer)
+    assert PASSWORD not in caplog.text
+
+
+def test_no_part_of_the_password_is_left_where_a_text_is_cut(start: Start, dbt: Dbt) -> None:
+    def babble(_arguments: list[str]) -> Any:
+        print(PASSWORD + "a" * 3990, end="")
+        return outcome()
+
+    dbt.action = babble
+    assert start()["stdout"] == "*****" + "a" * 3990
+
+
+def artifacts(dbt: Dbt) -> Callable[[list[str]], Any]:
+    def write(_arguments: list[str]) -> Any:
+        target = dbt.folder("--target-path")
+        target.mkdir(exist_ok=True)
+        (target / "run_results.json").write_text("results")
+        (target / "manifest.json").write_text("manifest")
+        (target / "graph.gpickle").write_text("not asked for")
+        return outcome()
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("location", "below"), [("s3://lake/artifacts/dbt/", "s3://lake/artifacts/dbt/run-1"), ("s3://lake", "s3://lake/run-1")]
+)
+def test_artifacts_are_kept_under_the_run_id(start: Start, dbt: Dbt, bucket: Bucket, location: str, below: str) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = location
+    dbt.action = artifacts(dbt)
+    assert start(run_id="run-1")["artifacts"] == below
+    assert bucket.objects == {f"{below}/run_results.json": b"results", f"{below}/manifest.json": b"manifest"}
+
+
+def test_runs_without_an_id_are_kept_apart(start: Start, dbt: Dbt, bucket: Bucket) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/artifacts"
+    dbt.action = artifacts(dbt)
+    assert start()["artifacts"] != start()["artifacts"]
+    assert len(bucket.objects) == 4
+
+
+def test_artifacts_that_cannot_be_kept_are_a_warning_and_no_failure(
+    start: Start, dbt: Dbt, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/artifacts"
+    dbt.action = artifacts(dbt)
+    bucket.error = ClientError({"Error": {"Code": "AccessDenied", "Message": "not you"}}, "PutObject")
+    answer = start()
+    assert (answer["statusCode"], answer["artifacts"]) == (0, None)
+    assert ["not you" in record.message for record in caplog.records if record.levelname == "WARNING"] == [True]
+
+
+def test_the_artifacts_of_the_run_before_are_not_kept_again(start: Start, dbt: Dbt, bucket: Bucket) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/artifacts"
+    dbt.action = artifacts(dbt)
+    start(run_id="first")
+    dbt.action = lambda _arguments: outcome(success=False, exception=RuntimeError("Parsing Error"))
+    assert start(run_id="second")["artifacts"] is None
+    assert not any("second" in key for key in bucket.objects)
+
+
+def test_without_a_location_artifacts_are_not_kept(start: Start, dbt: Dbt, bucket: Bucket) -> None:
+    dbt.action = artifacts(dbt)
+    assert start()["artifacts"] is None
+    assert bucket.objects == {}
+
+
+needs_main_thread = pytest.mark.skipif(
+    "threading.current_thread() is not threading.main_thread()", reason="signals reach the main thread only"
+)
+
+
+@needs_main_thread
+def test_dbt_is_stopped_before_the_time_limit_and_its_queries_are_cancelled(start: Start, dbt: Dbt) -> None:
+    def hang(_arguments: list[str]) -> Any:
+        threading.Event().wait(30)
+        return outcome()
+
+    dbt.action = hang
+    begin = time.monotonic()
+    answer = start(seconds=runner.RESERVE_SECONDS + 0.1)
+    assert time.monotonic() - begin < 10
+    assert answer["statusCode"] == 1
+    assert answer["message"] == "dbt build failed: stopped 20 s before the function's time limit"
+    assert dbt.cancelled
+
+
+@needs_main_thread
+def test_with_no_time_left_dbt_is_stopped_at_once(start: Start, dbt: Dbt) -> None:
+    dbt.action = lambda _arguments: threading.Event().wait(30)
+    begin = time.monotonic()
+    assert start(seconds=1)["statusCode"] == 1
+    assert time.monotonic() - begin < 10
+
+
+@needs_main_thread
+def test_after_a_run_no_alarm_is_left(start: Start) -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGALRM)
+    assert start(seconds=runner.RESERVE_SECONDS + 5)["statusCode"] == 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_in_another_thread_dbt_runs_without_the_alarm(start: Start) -> None:
+    answers: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: answers.append(start()))
+    thread.start()
+    thread.join()
+    assert [answer["statusCode"] for answer in answers] == [0]
+
+
+def test_locks_between_processes_become_locks_between_threads(
+    start: Start, dbt: Dbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def semaphores(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", semaphores)
+    held: list[bool] = []
+
+    def lock(_arguments: list[str]) -> Any:
+        context = multiprocessing.get_context("spawn")
+        with context.Lock(), context.RLock() as again:
+            held.append(bool(again))
+        return outcome()
+
+    with pytest.raises(OSError, match="Function not implemented"):
+        multiprocessing.get_context("spawn").Lock()
+    dbt.action = lock
+    assert start()["statusCode"] == 0
+    assert held == [True]
+
+
+# --- the handler ---
+
+
+class Context:
+    """Lambda's context."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 900_000
+
+
+@pytest.fixture
+def function(monkeypatch: pytest.MonkeyPatch, project: Path, warehouse: Warehouse) -> None:
+    """Set up what the function has in the cloud."""
+    monkeypatch.setenv("DBT_PROJECT_DIR", str(project))
+    (project / "dbt_project.yml").touch()
+    monkeypatch.setattr(Warehouse, "from_environment", classmethod(lambda _cls, _aws: warehouse))
+
+
+@pytest.mark.usefixtures("function")
+def test_the_function_answers_as_the_runner_does(dbt: Dbt, project: Path) -> None:
+    answer = handler.handle({"command": "seed", "run_id": "run-1"}, Context())
+    assert set(answer) == KEYS
+    assert (answer["statusCode"], dbt.calls[0][0]) == (0, "seed")
+    assert dbt.folder("--project-dir") == project
+
+
+@pytest.mark.usefixtures("function")
+def test_an_event_that_cannot_be_run_is_answered_1_and_dbt_is_not_started(dbt: Dbt) -> None:
+    answer = handler.handle({"command": "clean"}, Context())
+    assert answer["statusCode"] == 1
+    assert "command = 'clean'" in answer["message"]
+    assert dbt.calls == []
+
+
+@pytest.mark.usefixtures("function")
+def test_an_unreachable_warehouse_is_answered_2_and_dbt_is_not_started(
+    dbt: Dbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Warehouse, _timeout: int = 0) -> Any:
+        raise UnreachableError("warehouse gold.example.com cannot be reached")
+
+    monkeypatch.setattr(Warehouse, "connect", refuse)
+    assert handler.handle({}, Context()) == {
+        "statusCode": 2,
+        "message": "warehouse gold.example.com cannot be reached",
+    }
+    assert dbt.calls == []
