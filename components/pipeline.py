@@ -22,6 +22,8 @@ _TRANSIENT = [
     "Lambda.TooManyRequestsException",
 ]
 
+_INPUT = "$$.Execution.Input"
+
 
 def _task(function_arn: str, step: str, payload: Mapping[str, Any], following: str) -> dict[str, Any]:
     """Return a state that calls a function with `payload` and keeps the function's answer under the step's name."""
@@ -63,13 +65,15 @@ def definition(functions: Mapping[str, str]) -> dict[str, Any]:
     Every answer holds `statusCode` (0 done, 1 the answer is no, 2 infrastructure cannot be reached) and
     `message`. Tables that are not ready end the execution well, with `outcome` "skipped": nothing is
     wrong with the pipeline. All other ends but "done" are failures that name their step.
+
+    The execution's input is for dbt: `{}`, or any of select, exclude, full_refresh and vars.
     """
     run = {"run_id.$": "$$.Execution.Name"}
     states: dict[str, Any] = {
         "Check": _task(functions["check"], "check", run, "CheckVerdict"),
         "CheckVerdict": _verdict("check", "Build", failed="Skipped"),
         "Skipped": {"Type": "Pass", "Result": "skipped", "ResultPath": "$.outcome", "End": True},
-        "Build": _task(functions["build"], "build", {"command": "build", **run}, "BuildVerdict"),
+        "Build": _task(functions["build"], "build", {"command": "build", "options.$": _INPUT, **run}, "BuildVerdict"),
         "BuildVerdict": _verdict("build", "Export", failed="BuildFailed"),
         "Export": _task(functions["export"], "export", run, "ExportVerdict"),
         "ExportVerdict": _verdict("export", "Register", failed="ExportFailed"),

@@ -47,6 +47,16 @@ def required(variable: str) -> str:
     return value
 
 
+def table_names(event: Event) -> list[str] | None:
+    """Return the event's `tables`, None when it has none. Raises ConfigurationError when they are no list of texts."""
+    tables = event.get("tables")
+    if tables is None:
+        return None
+    if not isinstance(tables, list) or not all(isinstance(table, str) for table in tables):
+        raise ConfigurationError(f"tables = {tables!r}: a list of table names is needed")
+    return tables
+
+
 def project_dir() -> Path:
     """Return the dbt project's folder: DBT_PROJECT_DIR, or `dbt_gold` on the path, where its layer unpacks to."""
     given = os.environ.get("DBT_PROJECT_DIR")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +80,21 @@ def logs(service: str, lines: int) -> None:
         )
     for line in path.read_text(errors="replace").splitlines()[-lines:]:
         click.echo(line)
+
+
+@local.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the local Redshift; ARGUMENTS are psql's own.
+
+    \b
+    Example:
+      goldlake local psql -c "select count(*) from gold.fact_job_posting"
+    """
+    platform = _platform()
+    command, environment = platform.psql()
+    sys.stdout.flush()
+    os.execve(command[0], [*command, *arguments], environment)
 
 
 @click.command()

@@ -246,6 +246,11 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     try:
         yield loop
     finally:
+        # A failed program leaves tasks that wait for what never comes, and the SDK would wait for them in the next run.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         executor.shutdown()
         loop.close()
         in_thread.close()

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.process import LOOPBACK, Service, exclusive, http_answers
-from local.redshift.server import stop_left_behind
+from local.redshift.server import psql_binary, stop_left_behind
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import ConfigurationError, UnreachableError
 from runtime.secrets import local_default
 from runtime.warehouse import DEFAULT_DATABASE, DEFAULT_PORT
 
 EMULATOR_PORT = 4566
+WAREHOUSE_LOGIN = "redshift-admin"
 EMULATOR_REQUIREMENTS = Path(__file__).with_name("emulator-requirements.txt")
 
 
@@ -106,6 +107,18 @@ class Platform:
         """Return the port of the running local Redshift. Raises UnreachableError when it does not answer."""
         return self._running_port(self.redshift)
 
+    def psql(self) -> tuple[list[str], dict[str, str]]:
+        """Return command and environment of a psql on the local Redshift; the password is in the environment only."""
+        login = {
+            "PGHOST": LOOPBACK,
+            "PGPORT": str(self.warehouse_port()),
+            "PGDATABASE": DEFAULT_DATABASE,
+            "PGUSER": local_default(WAREHOUSE_LOGIN, "username"),
+            "PGPASSWORD": local_default(WAREHOUSE_LOGIN, "password"),
+            "PGSSLMODE": "disable",
+        }
+        return [str(psql_binary())], {**os.environ, **login}
+
     def _running_port(self, service: Service) -> int:
         status = _status(service)
         if status.state != "running" or status.port is None:
@@ -152,7 +165,7 @@ class Platform:
             **_basics(self.home),
             # A folder on the path finds the packages without an installed project, too.
             "PYTHONPATH": str(Path(__file__).parent.parent),
-            "GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": local_default("redshift-admin", "password"),
+            "GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": local_default(WAREHOUSE_LOGIN, "password"),
         }
 
 
@@ -215,6 +228,3 @@ def _checked(command: list[str]) -> None:
         if subprocess.run(command, stderr=errors, check=False).returncode != 0:
             errors.seek(0)
             raise UnreachableError(f"the emulator's environment cannot be installed: {errors.read().strip()}")
-
-
-__all__ = ["DEFAULT_DATABASE", "EMULATOR_PORT", "Platform", "ServiceStatus", "emulator_python"]

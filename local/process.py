@@ -82,7 +82,7 @@ class Service:
         try:
             kept = json.loads(self.record_file.read_text())
             return ProcessRecord(pid=int(kept["pid"]), started=float(kept["started"]), port=int(kept["port"]))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, OverflowError):
             return None
 
     def start(self, port: int | None, say: Callable[[str], None]) -> int:

@@ -444,8 +444,9 @@ def query(stack: str, aws: Connection, sql: str, limit: int, output: str) -> Non
 @app.command()
 @stack_option
 @aws_options
+@click.option("--full-refresh", is_flag=True, help="Build incremental models anew, after silver data was replaced.")
 @output_option
-def run(stack: str, aws: Connection, output: str) -> int:
+def run(stack: str, aws: Connection, full_refresh: bool, output: str) -> int:
     """Run the deployed pipeline: check, dbt build, export, register; then compare row counts.
 
     Exit 0 done, 1 skipped (silver tables are not ready) or failed, 2 infrastructure cannot be reached.
@@ -455,7 +456,7 @@ def run(stack: str, aws: Connection, output: str) -> int:
 
     target: Target = load_target(stack, overrides=aws)
     with Steps() as steps:
-        report = run_pipeline(target, on_step=steps.update)
+        report = run_pipeline(target, full_refresh=full_refresh, on_step=steps.update)
     if output == "json":
         show_json(report.to_dict())
     else:

@@ -79,9 +79,14 @@ class RunReport:
 
 
 def run(
-    target: Target, *, on_step: Callable[[str, StepResult | None], None] = lambda _name, _result: None
+    target: Target,
+    *,
+    full_refresh: bool = False,
+    on_step: Callable[[str, StepResult | None], None] = lambda _name, _result: None,
 ) -> RunReport:
     """Run the pipeline once and return how it went; counts are verified when it is done.
+
+    `full_refresh` has dbt build incremental models anew, which silver data that was replaced needs.
 
     `on_step(name, None)` is called when a step starts, `on_step(name, result)` when it has ended. Raises FailedError
     when another run is under way or counts disagree, UnreachableError when AWS stops answering.
@@ -95,8 +100,9 @@ def run(
                 f"run {running[0]['name']} of this pipeline is under way: two at once would build the same tables",
                 hint="wait until it has ended",
             )
+        options = json.dumps({"full_refresh": True} if full_refresh else {})
         run_id = f"run-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
-        arn = states.start_execution(stateMachineArn=machine, name=run_id, input="{}")["executionArn"]
+        arn = states.start_execution(stateMachineArn=machine, name=run_id, input=options)["executionArn"]
     steps, execution = _follow(states, arn, on_step)
     report = _report(run_id, steps, execution)
     if report.outcome != "done":

@@ -26,11 +26,16 @@ class DbtCommand:
 
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> DbtCommand:
-        """Return the command of an event `{command, select, exclude, full_refresh, vars, run_id}`.
+        """Return the command of an event `{command, select, exclude, full_refresh, vars, run_id, options}`.
 
-        `select` and `exclude` are a text or a list of texts in dbt's selection syntax. Raises ConfigurationError that
-        lists every fault.
+        `select` and `exclude` are a text or a list of texts in dbt's selection syntax. `options` is an object with
+        more of these keys; the state machine puts its execution's input there. Raises ConfigurationError that lists
+        every fault.
         """
+        options = event.get("options") or {}
+        if not isinstance(options, dict):
+            raise ConfigurationError(f"the event cannot be run: options = {options!r}: an object is needed")
+        event = {**options, **{key: value for key, value in event.items() if key != "options"}}
         faults = [f"{key} is no known key ({', '.join(_KEYS)})" for key in event if key not in _KEYS]
         command = event.get("command", "build")
         if command not in COMMANDS:

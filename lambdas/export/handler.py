@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lambdas.answers import Answer, Event, answering, required
+from lambdas.answers import Answer, Event, answering, required, table_names
 from runtime.aws import Connection
 from runtime.export import export_tables
 from runtime.settings import GOLD_LOCATION
@@ -19,7 +19,7 @@ def handle(event: Event, _context: Any) -> Answer:
         Warehouse.from_environment(aws),
         aws,
         required(GOLD_LOCATION),
-        tables=event.get("tables"),
+        tables=table_names(event),
         run_id=event.get("run_id"),
     )
     names = [table.table for table in report.tables]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from lambdas.answers import Answer, Event, answering, required
+from lambdas.answers import Answer, Event, answering, required, table_names
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError
 from runtime.register import register_tables
@@ -15,8 +15,8 @@ from runtime.settings import GOLD_DATABASE, GOLD_LOCATION, TRINO_URL
 @answering
 def handle(event: Event, _context: Any) -> Answer:
     """Register the event's `tables`, which lie under GOLD_LOCATION."""
-    tables = event.get("tables")
-    if not isinstance(tables, list) or not all(isinstance(table, str) for table in tables):
+    tables = table_names(event)
+    if tables is None:
         raise ConfigurationError(f"tables = {tables!r}: a list of table names is needed")
     report = register_tables(
         Connection.from_environment(),

@@ -139,10 +139,9 @@ def run_sql(postgres: Postgres, text: str, database: str = DATABASE) -> str:
 
     Raises UnreachableError with psql's message when a statement fails.
     """
-    binary = Path(_library().__file__).parent / "pginstall" / "bin" / "psql"
     done = subprocess.run(
         [
-            *(str(binary), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
+            *(str(psql_binary()), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
             *("-h", str(postgres.socket.parent), "-p", socket_port(postgres.socket)),
             *("-U", SUPERUSER, "-d", database, "-f", "-"),
         ],
@@ -154,6 +153,11 @@ def run_sql(postgres: Postgres, text: str, database: str = DATABASE) -> str:
     if done.returncode != 0:
         raise UnreachableError(f"the local Redshift's PostgreSQL refused its set-up: {done.stderr.strip()}")
     return done.stdout
+
+
+def psql_binary() -> Path:
+    """Return the psql that comes with the embedded PostgreSQL."""
+    return Path(_library().__file__).parent / "pginstall" / "bin" / "psql"
 
 
 def socket_port(socket: Path) -> str:

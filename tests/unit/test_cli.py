@@ -19,7 +19,6 @@ import runtime.readiness
 import runtime.secrets
 from lambdas import cli as layers_cli
 from lambdas.layers import Artifact
-from runtime import target as target_module
 from runtime.aws import Connection
 from runtime.cli import app, show_table
 from runtime.errors import (
@@ -64,7 +63,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in an empty folder, with no stack deployed, on a machine without `pulumi`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GOLDLAKE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(target_module.shutil, "which", lambda _program: None)
+    monkeypatch.setattr("shutil.which", lambda _program: None)
 
 
 @pytest.fixture
@@ -202,7 +201,7 @@ def test_a_connection_that_broke_is_unreachable_and_not_taken_for_a_reader_that_
 def test_a_reader_has_gone_when_the_other_end_of_the_pipe_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr(runtime.cli.sys, "stdout", stdout)
+        monkeypatch.setattr("sys.stdout", stdout)
         assert not runtime.cli._reader_is_gone()
         os.close(reader)
         assert runtime.cli._reader_is_gone()

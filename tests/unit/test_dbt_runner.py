@@ -71,7 +71,9 @@ def test_these_commands_are_allowed(command: str) -> None:
     assert DbtCommand.from_event({"command": command}).arguments() == [command]
 
 
-@pytest.mark.parametrize("command", ["clean", "deps", "run-operation", "init", "", "build --full-refresh", None, ["run"]])
+@pytest.mark.parametrize(
+    "command", ["clean", "deps", "run-operation", "init", "", "build --full-refresh", None, ["run"]]
+)
 def test_every_other_command_is_refused(command: object) -> None:
     with pytest.raises(ConfigurationError, match="one of build, compile, debug, run, seed, test is allowed"):
         DbtCommand.from_event({"command": command})
@@ -373,14 +375,17 @@ def test_dbt_gets_the_events_arguments_first_and_the_target_for_redshift(start: 
 def test_the_profile_finds_the_warehouse_in_the_environment(start: Start, project: Path) -> None:
     start()
     found = {name: value for name, value in os.environ.items() if name.startswith(("REDSHIFT_", "DBT_"))}
-    assert found.items() >= {
-        "REDSHIFT_HOST": "gold.example.com",
-        "REDSHIFT_PORT": "5439",
-        "REDSHIFT_DATABASE": "analytics",
-        "REDSHIFT_USER": "admin",
-        "REDSHIFT_SSLMODE": "verify-full",
-        "DBT_PROFILES_DIR": str(project),
-    }.items()
+    assert (
+        found.items()
+        >= {
+            "REDSHIFT_HOST": "gold.example.com",
+            "REDSHIFT_PORT": "5439",
+            "REDSHIFT_DATABASE": "analytics",
+            "REDSHIFT_USER": "admin",
+            "REDSHIFT_SSLMODE": "verify-full",
+            "DBT_PROFILES_DIR": str(project),
+        }.items()
+    )
 
 
 def test_a_folder_of_profiles_of_ones_own_is_taken_when_it_has_one(start: Start, tmp_path: Path, project: Path) -> None:
@@ -440,7 +445,8 @@ def artifacts(dbt: Dbt) -> Callable[[list[str]], Any]:
 
 
 @pytest.mark.parametrize(
-    ("location", "below"), [("s3://lake/artifacts/dbt/", "s3://lake/artifacts/dbt/run-1"), ("s3://lake", "s3://lake/run-1")]
+    ("location", "below"),
+    [("s3://lake/artifacts/dbt/", "s3://lake/artifacts/dbt/run-1"), ("s3://lake", "s3://lake/run-1")],
 )
 def test_artifacts_are_kept_under_the_run_id(start: Start, dbt: Dbt, bucket: Bucket, location: str, below: str) -> None:
     os.environ["ARTIFACTS_LOCATION"] = location

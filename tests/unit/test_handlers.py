@@ -26,7 +26,7 @@ from runtime.errors import (
     UnreachableError,
 )
 from runtime.export import ExportReport, TableExport
-from runtime.readiness import ReadinessReport, TableReadiness
+from runtime.readiness import ReadinessReport, State, TableReadiness
 from runtime.register import RegisterReport, TableRegistration
 from runtime.warehouse import Warehouse
 
@@ -146,9 +146,9 @@ def test_a_missing_project_layer_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pa
 # --- check ---
 
 
-def checked(*states: str) -> Answer:
+def checked(*states: State) -> Answer:
     """Return the check's answer when its tables are in these states."""
-    tables = tuple(TableReadiness(f"silver.t{index}", state) for index, state in enumerate(states))  # type: ignore[arg-type]
+    tables = tuple(TableReadiness(f"silver.t{index}", state, "") for index, state in enumerate(states))
     asked: list[Any] = []
 
     def look(aws: Connection, sources: Any) -> ReadinessReport:
@@ -173,7 +173,9 @@ def checked(*states: str) -> Answer:
         (("ready", "unreachable"), 2, "1 of 2 tables ready; silver.t1 is unreachable"),
     ],
 )
-def test_the_check_answers_its_reports_exit_code_and_summary(states: tuple[str, ...], code: int, message: str) -> None:
+def test_the_check_answers_its_reports_exit_code_and_summary(
+    states: tuple[State, ...], code: int, message: str
+) -> None:
     answer = checked(*states)
     assert (answer["statusCode"], answer["message"]) == (code, message)
     assert answer["report"]["schema"] == "goldlake.check/1"

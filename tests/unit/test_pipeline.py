@@ -101,9 +101,7 @@ class StepFunctions:
         for index, name in enumerate(list(self.answers)[: self.polls], 1):
             at = START + timedelta(seconds=10 * index)
             state = name.capitalize()
-            events.append(
-                {"type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": state}}
-            )
+            events.append({"type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": state}})
             events.append({"type": "TaskScheduled", "timestamp": at})
             if index < self.polls:
                 output = json.dumps(self.data(index))

@@ -1,0 +1,113 @@
+"""A Pulumi provider that keeps nothing and calls nobody: what a resource is given is what it is.
+
+The engine starts it as its `aws` plugin, so a whole program goes through the engine with plans, state and protection,
+and no account, no plugin of AWS and no emulator. Ids and ARNs are invented from the type and the name, always the same.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent import futures
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, struct_pb2  # type: ignore[import-untyped]
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
+
+VERSION = "7.51.1"
+ACCOUNT = "123456789012"
+# How the engine writes a value that is not known before the resource is there.
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+# What the program reads beside the inputs.
+INVENTED = ("arn", "prefixListId")
+
+
+def outputs_of(urn: str, inputs: struct_pb2.Struct, *, known: bool) -> struct_pb2.Struct:
+    """Return the inputs and, made up from the resource's name, what AWS would add."""
+    outputs = struct_pb2.Struct()
+    outputs.CopyFrom(inputs)
+    for name in INVENTED:
+        if name not in outputs:
+            outputs[name] = f"arn:aws:made-up:us-east-1:{ACCOUNT}:{urn.rsplit('::', 1)[-1]}" if known else UNKNOWN
+    return outputs
+
+
+class EchoProvider(provider_pb2_grpc.ResourceProviderServicer):
+    """The calls that an update makes, in the order of a resource's life."""
+
+    def Handshake(self, _request: Any, _context: Any) -> provider_pb2.ProviderHandshakeResponse:  # noqa: N802
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True)
+
+    def GetPluginInfo(self, _request: Any, _context: Any) -> plugin_pb2.PluginInfo:  # noqa: N802
+        return plugin_pb2.PluginInfo(version=VERSION)
+
+    def GetSchema(self, _request: Any, _context: Any) -> provider_pb2.GetSchemaResponse:  # noqa: N802
+        return provider_pb2.GetSchemaResponse(schema="{}")
+
+    def CheckConfig(self, request: Any, _context: Any) -> provider_pb2.CheckResponse:  # noqa: N802
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, _request: Any, _context: Any) -> provider_pb2.DiffResponse:  # noqa: N802
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+
+    def Configure(self, _request: Any, _context: Any) -> provider_pb2.ConfigureResponse:  # noqa: N802
+        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+
+    def Invoke(self, request: Any, context: Any) -> provider_pb2.InvokeResponse:  # noqa: N802
+        if request.tok != "aws:index/getCallerIdentity:getCallerIdentity":
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the echo provider has no {request.tok}")
+        answer = struct_pb2.Struct()
+        answer.update({"accountId": ACCOUNT, "id": ACCOUNT, "userId": "echo", "arn": f"arn:aws:iam::{ACCOUNT}:root"})
+        return provider_pb2.InvokeResponse(**{"return": answer})
+
+    def Check(self, request: Any, _context: Any) -> provider_pb2.CheckResponse:  # noqa: N802
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def Diff(self, request: Any, _context: Any) -> provider_pb2.DiffResponse:  # noqa: N802
+        changed = [
+            name
+            for name in sorted({*request.old_inputs, *request.news})
+            if name not in request.old_inputs
+            or name not in request.news
+            or request.old_inputs.fields[name] != request.news.fields[name]
+        ]
+        kinds = provider_pb2.DiffResponse
+        return kinds(changes=kinds.DIFF_SOME if changed else kinds.DIFF_NONE, diffs=changed)
+
+    def Create(self, request: Any, _context: Any) -> provider_pb2.CreateResponse:  # noqa: N802
+        return provider_pb2.CreateResponse(
+            id="" if request.preview else f"{request.urn.rsplit('::', 1)[-1]}-id",
+            properties=outputs_of(request.urn, request.properties, known=not request.preview),
+        )
+
+    def Read(self, request: Any, _context: Any) -> provider_pb2.ReadResponse:  # noqa: N802
+        return provider_pb2.ReadResponse(id=request.id, properties=request.properties, inputs=request.inputs)
+
+    def Update(self, request: Any, _context: Any) -> provider_pb2.UpdateResponse:  # noqa: N802
+        return provider_pb2.UpdateResponse(properties=outputs_of(request.urn, request.news, known=True))
+
+    def Delete(self, _request: Any, _context: Any) -> empty_pb2.Empty:  # noqa: N802
+        return empty_pb2.Empty()
+
+    def Cancel(self, _request: Any, _context: Any) -> empty_pb2.Empty:  # noqa: N802
+        return empty_pb2.Empty()
+
+
+def serve() -> None:
+    """Listen on a free loopback port, print it as the engine expects, and end with the engine."""
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(EchoProvider(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    server.wait_for_termination()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: an engine that was killed stops nobody."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
