@@ -24,6 +24,7 @@ DEFAULT_REGION = "us-east-1"
 # What the emulator takes for the account's root; it holds for no real account.
 EMULATOR_ACCESS_KEY = "test"
 EMULATOR_SECRET_KEY = "test"  # noqa: S105 - the emulator's fixed, public value
+_NO_CONFIGURATION = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
 
 _DENIED = frozenset(
     {
@@ -107,10 +108,14 @@ class Connection:
         Inside a Lambda function the keys are the role's own, on the emulator too.
         """
         import boto3
+        import botocore.session
         from botocore.exceptions import ProfileNotFound
 
         if self.is_emulator and "AWS_LAMBDA_FUNCTION_NAME" not in os.environ:
+            # Nothing of the user's own: neither AWS_PROFILE, which may name one that is not here, nor ~/.aws.
+            nothing = {name: (None, None, value, None) for name, value in _NO_CONFIGURATION.items()}
             return boto3.Session(
+                botocore_session=botocore.session.Session(session_vars=nothing),
                 aws_access_key_id=EMULATOR_ACCESS_KEY,
                 aws_secret_access_key=EMULATOR_SECRET_KEY,
                 region_name=self.region or DEFAULT_REGION,

@@ -16,7 +16,7 @@ class Steps:
     """Shows steps as they start and end."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+        self._console = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 120)
         self._status: Status | None = None
 
     def __enter__(self) -> Steps:

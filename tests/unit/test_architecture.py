@@ -239,17 +239,26 @@ def test_the_programs_entry_stays_small() -> None:
 # --- tests ---
 
 
+def imported_by_programs() -> set[Path]:
+    """Return the files that a program under tests imports from beside it; a program has no suffix and a first line."""
+    programs = [path for path in (ROOT / "tests").rglob("*") if path.is_file() and not path.suffix]
+    return {
+        path.with_name(f"{name}.py")
+        for path in programs
+        if path.read_bytes().startswith(b"#!") and b"python" in path.read_bytes().splitlines()[0]
+        for name in all_imports(parsed(path))
+    }
+
+
 def test_every_file_under_tests_is_collected_or_imported(pytestconfig: pytest.Config) -> None:
     files = sorted((ROOT / "tests").rglob("*.py"))
     used = {name for path in files for name in all_imports(parsed(path))}
     patterns = pytestconfig.getini("python_files")
     for path in files:
         relative = path.relative_to(ROOT)
-        module = ".".join(relative.with_suffix("").parts)
-        collected = any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
-        assert collected or path.name == "conftest.py" or module in used, (
-            f"{relative} is neither collected nor imported"
-        )
+        collected = any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns) or path.name == "conftest.py"
+        needed = ".".join(relative.with_suffix("").parts) in used or path in imported_by_programs()
+        assert collected or needed, f"{relative} is neither collected nor imported"
 
 
 def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:

@@ -261,8 +261,17 @@ def test_commands_of_other_packages_are_found() -> None:
     assert {"goldlake deploy", "goldlake layers build", "goldlake local up", "goldlake run"} <= set(ALL)
 
 
-@pytest.mark.parametrize("path", sorted(ALL))
-@pytest.mark.parametrize("option", ["--help", "-h"])
+def help_options() -> list[tuple[str, str]]:
+    """Return every command with each of its options for help; a command may need -h for something else."""
+    default = app.context_settings["help_option_names"]
+    return [
+        (path, option)
+        for path, command in sorted(ALL.items())
+        for option in command.context_settings.get("help_option_names", default)
+    ]
+
+
+@pytest.mark.parametrize(("path", "option"), help_options())
 def test_every_command_has_help(run: Run, path: str, option: str) -> None:
     ended = run(*path.split()[1:], option)
     assert (ended.code, ended.err) == (0, "")
@@ -392,7 +401,7 @@ def test_a_run_ends_with_the_reports_exit_code_and_says_why(
 def test_a_run_shows_steps_and_counts_as_tables_and_progress_beside_them(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def follow(_target: Target, on_step: Callable[[str, StepResult | None], None]) -> RunReport:
+    def follow(_target: Target, on_step: Callable[[str, StepResult | None], None], **_options: bool) -> RunReport:
         on_step("check", None)
         on_step("check", report("done").steps[0])
         return report("done")
@@ -405,6 +414,22 @@ def test_a_run_shows_steps_and_counts_as_tables_and_progress_beside_them(
     started, finished = ended.err.splitlines()
     assert started.endswith("check    started")
     assert finished.endswith("1.5 s  3 of 3 tables ready")
+
+
+@pytest.mark.parametrize(("arguments", "full_refresh"), [([], False), (["--full-refresh"], True)])
+@pytest.mark.usefixtures("deployed")
+def test_a_run_builds_incremental_models_anew_only_when_asked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], full_refresh: bool
+) -> None:
+    asked: list[bool] = []
+
+    def follow(_target: Target, *, full_refresh: bool, **_options: Any) -> RunReport:
+        asked.append(full_refresh)
+        return report("done")
+
+    monkeypatch.setattr(runtime.pipeline, "run", follow)
+    run("run", *arguments)
+    assert asked == [full_refresh]
 
 
 @pytest.mark.usefixtures("deployed")

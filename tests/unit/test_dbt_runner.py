@@ -122,6 +122,20 @@ def test_any_other_run_id_is_refused_for_it_becomes_part_of_a_key(run_id: object
         DbtCommand.from_event({"run_id": run_id})
 
 
+def test_options_are_more_keys_and_what_the_event_itself_says_wins() -> None:
+    options = {"full_refresh": True, "select": "dim_company", "run_id": "another"}
+    assert DbtCommand.from_event({"run_id": "run-1", "options": options}) == DbtCommand(
+        select=("dim_company",), full_refresh=True, run_id="run-1"
+    )
+    assert DbtCommand.from_event({"options": {}}) == DbtCommand()
+
+
+@pytest.mark.parametrize("options", ["--full-refresh", ["full_refresh"], {"profile": "mine"}, {"options": {}}])
+def test_options_are_checked_as_the_event_is(options: object) -> None:
+    with pytest.raises(ConfigurationError, match="the event cannot be run"):
+        DbtCommand.from_event({"options": options})
+
+
 _any_text = st.text(min_size=1) | st.sampled_from(["--full-refresh", "-t", "--", "--target=x", "a --vars b", "=", "-"])
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdas import layers
@@ -70,6 +70,7 @@ def test_two_folders_that_differ_in_times_modes_and_order_give_the_same_bytes(tm
     assert len({(tmp_path / str(seed) / "python/dbt/main.py").stat().st_mtime for seed in range(4)}) == 4
 
 
+@settings(max_examples=20)
 @given(st.dictionaries(st.sampled_from(sorted(FILES)), st.binary(max_size=200), min_size=1), st.integers(0, 1000))
 def test_a_zip_holds_each_file_with_its_content(files: dict[str, bytes], seed: int) -> None:
     with tempfile.TemporaryDirectory() as temporary:

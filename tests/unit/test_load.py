@@ -145,7 +145,7 @@ def test_json_lines_are_read_and_nested_values_become_text(store: FakeStore, tmp
     others = dict.fromkeys(("seniority_normalised", "role_family", "model"))
     text = json.dumps({**record, **others}).encode() + b"\n"
     path = tmp_path / f"e.{suffix}"
-    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    path.write_bytes(gzip.compress(text, mtime=0) if suffix.endswith("gz") else text)
     load(store, path, JOB_ENRICHMENT)
     row = store.rows(tmp_path)[0]
     assert row["job_posting_id"] == "7"
@@ -231,7 +231,7 @@ def test_a_column_that_is_there_twice_is_refused(store: FakeStore, tmp_path: Pat
         ("c.jsonl", b'{"company_id": 1}\n[1]\n', "row 2 is not a JSON object"),
         ("c.jsonl", b"1\n", "row 1 is not a JSON object"),
         ("c.jsonl", b"{}\n", "columns are missing: company_id"),
-        ("c.jsonl.gz", gzip.compress(b"{}" * 100)[:20], "cannot be read"),
+        ("c.jsonl.gz", gzip.compress(b"{}" * 100, mtime=0)[:20], "cannot be read"),
     ],
 )
 def test_an_unreadable_file_is_refused_by_its_name(

@@ -178,6 +178,13 @@ def test_the_run_id_is_the_executions_name_and_another_each_time() -> None:
     assert all(len(start["name"]) <= 80 and json.loads(start["input"]) == {} for start in states.started)
 
 
+@pytest.mark.parametrize(("options", "given"), [({}, {}), ({"full_refresh": True}, {"full_refresh": True})])
+def test_a_full_refresh_is_asked_of_the_execution(options: dict[str, bool], given: dict[str, bool]) -> None:
+    states = StepFunctions()
+    followed(states, **options)
+    assert json.loads(states.started[0]["input"]) == given
+
+
 @pytest.mark.parametrize("page_size", [1, 3, 1000])
 def test_steps_are_told_once_as_they_start_and_end_however_the_history_is_paged(page_size: int) -> None:
     told: list[tuple[str, str | None]] = []

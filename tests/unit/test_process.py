@@ -108,7 +108,7 @@ def test_an_unreadable_record_counts_as_none(service: Service, text: str) -> Non
 _value = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_value | st.fixed_dictionaries({"pid": _value, "started": _value, "port": _value}))
 def test_whatever_a_record_file_holds_it_stops_nothing(service: Service, content: object) -> None:
     write(service, json.dumps(content))
@@ -172,13 +172,26 @@ def test_the_default_port_is_taken_when_it_is_free(service: Service) -> None:
     assert said == []
 
 
-def test_another_port_is_taken_and_said_when_the_default_is_not_free(service: Service) -> None:
+def test_another_port_is_taken_and_said_when_the_default_is_not_free(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local.process.PORT_SECONDS", 0)
     said: list[str] = []
     with listening() as usual:
         chosen = service._choose_port(None, usual, said.append)
         assert chosen != usual
         assert port_is_free(chosen)
     assert said == [f"emulator: port {usual} is taken by another program, using {chosen}"]
+
+
+def test_a_usual_port_that_a_killed_process_still_holds_is_waited_for(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    answers = iter([False, False, True])
+    monkeypatch.setattr("local.process.port_is_free", lambda _port: next(answers))
+    assert service._choose_port(None, 4566, said.append) == 4566
+    assert said == []
 
 
 def test_a_given_port_that_is_taken_is_refused(service: Service) -> None:

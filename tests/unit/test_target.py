@@ -74,7 +74,7 @@ def test_a_relative_home_is_resolved_so_that_it_holds_after_a_change_of_folder(
     assert home() == tmp_path / "elsewhere"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(outputs=st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())))
 def test_what_was_saved_is_loaded(outputs: dict[str, Any]) -> None:
     saved = Target("dev", KEPT, outputs)
