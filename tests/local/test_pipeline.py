@@ -280,7 +280,9 @@ def test_a_killed_emulator_is_filled_again_by_up_and_deploy(ready: Laptop) -> No
     shutil.rmtree(ready.platform.home / "emulator")
     ready.goldlake("local", "up")
     done = ready.goldlake("deploy", "--output", "json").json
-    assert {item["action"] for item in done["resources"]} == {"created"}
+    assert {item["action"] for item in done["resources"]} == {"created", "updated"}
+    s3, bucket = load_target("localstack").connection.client("s3"), load_target("localstack").lake_bucket
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     ready.goldlake("secrets", "seed")
     ready.restore()
 

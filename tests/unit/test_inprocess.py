@@ -153,6 +153,29 @@ def test_a_resource_follows_what_it_refers_to_when_that_is_created_again(deploy:
     assert emulator.things["box-2"]["inside"] == "box-3"
 
 
+def test_a_part_of_a_resource_that_was_created_again_is_applied_again_though_it_reads_as_there(
+    deploy: Deploy, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a bucket: S3 answers with defaults for a bucket that has just been made."""
+
+    def set_part(_aws: Connection, inputs: Any, _id: str | None) -> Applied:
+        emulator.applied.append(("part", inputs["of"]))
+        return Applied(inputs["of"], {})
+
+    parts = Kind(set_part, lambda _aws, _id, _inputs: True)
+    named = Kind(lambda aws, inputs, _id: emulator.apply(aws, inputs, inputs["label"]), emulator.exists)
+    monkeypatch.setattr(inprocess, "KINDS", {BOX: named, "test:index/part:Part": parts})
+    program = """
+    whole = box('whole', label='whole')
+    pulumi.CustomResource("test:index/part:Part", "part", {"of": whole.id})
+    """
+    deploy(program)
+    assert actions(deploy(program)) == {"whole": "unchanged", "part": "unchanged"}
+    del emulator.things["whole"]
+    assert actions(deploy(program)) == {"whole": "created", "part": "updated"}
+    assert emulator.applied[-1] == ("part", "whole")
+
+
 def test_a_type_without_an_emulated_api_is_recorded_only_and_says_why(
     deploy: Deploy, emulator: Emulator, record_file: Path
 ) -> None:

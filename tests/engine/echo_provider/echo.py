@@ -13,7 +13,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
-from google.protobuf import empty_pb2, struct_pb2  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 VERSION = "7.51.1"
@@ -60,7 +60,10 @@ class EchoProvider(provider_pb2_grpc.ResourceProviderServicer):
             context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the echo provider has no {request.tok}")
         answer = struct_pb2.Struct()
         answer.update({"accountId": ACCOUNT, "id": ACCOUNT, "userId": "echo", "arn": f"arn:aws:iam::{ACCOUNT}:root"})
-        return provider_pb2.InvokeResponse(**{"return": answer})
+        response = provider_pb2.InvokeResponse()
+        # `return` is a word of Python's own.
+        getattr(response, "return").CopyFrom(answer)
+        return response
 
     def Check(self, request: Any, _context: Any) -> provider_pb2.CheckResponse:  # noqa: N802
         return provider_pb2.CheckResponse(inputs=request.news)
