@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# The machine's own certificates, so that a company's proxy that pip trusts is trusted by uv, too.
+export UV_SYSTEM_CERTS ?= 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ test: setup ## All tests and checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: unit
 unit: setup ## The tests that start no process
