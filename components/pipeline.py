@@ -22,16 +22,21 @@ _TRANSIENT = [
     "Lambda.TooManyRequestsException",
 ]
 
-_INPUT = "$$.Execution.Input"
+# A whole answer, and what of dbt's is kept: a state holds 256 KiB at most (Step Functions quotas), which the results of
+# some hundred nodes fill. They are in the run's artifacts and in the function's log.
+_ANSWER = {"answer.$": "$.Payload"}
+_VERDICT_ONLY = {"answer": {"statusCode.$": "$.Payload.statusCode", "message.$": "$.Payload.message"}}
 
 
-def _task(function_arn: str, step: str, payload: Mapping[str, Any], following: str) -> dict[str, Any]:
-    """Return a state that calls a function with `payload` and keeps the function's answer under the step's name."""
+def _task(
+    function_arn: str, step: str, payload: Mapping[str, Any], following: str, keep: Mapping[str, Any] = _ANSWER
+) -> dict[str, Any]:
+    """Return a state that calls a function with `payload` and keeps its answer, or part of it, under the step's name."""
     return {
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
         "Parameters": {"FunctionName": function_arn, "Payload": dict(payload)},
-        "ResultSelector": {"answer.$": "$.Payload"},
+        "ResultSelector": dict(keep),
         "ResultPath": f"$.{step}",
         "Retry": [{"ErrorEquals": _TRANSIENT, "IntervalSeconds": 2, "MaxAttempts": 4, "BackoffRate": 2}],
         "Next": following,
@@ -73,7 +78,13 @@ def definition(functions: Mapping[str, str]) -> dict[str, Any]:
         "Check": _task(functions["check"], "check", run, "CheckVerdict"),
         "CheckVerdict": _verdict("check", "Build", failed="Skipped"),
         "Skipped": {"Type": "Pass", "Result": "skipped", "ResultPath": "$.outcome", "End": True},
-        "Build": _task(functions["build"], "build", {"command": "build", "options.$": _INPUT, **run}, "BuildVerdict"),
+        "Build": _task(
+            functions["build"],
+            "build",
+            {"command": "build", "options.$": "$$.Execution.Input", **run},
+            "BuildVerdict",
+            keep=_VERDICT_ONLY,
+        ),
         "BuildVerdict": _verdict("build", "Export", failed="BuildFailed"),
         "Export": _task(functions["export"], "export", run, "ExportVerdict"),
         "ExportVerdict": _verdict("export", "Register", failed="ExportFailed"),

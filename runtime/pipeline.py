@@ -20,6 +20,7 @@ from runtime.warehouse import LOOPBACK_HOSTS
 POLL_SECONDS = 0.5
 # A poll that fails is tried again for so long: an emulator that was killed does not come back, a network may.
 PATIENCE_SECONDS = 10
+_LAST_EVENTS = ("ExecutionSucceeded", "ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted")
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def _follow(
     steps: list[StepResult] = []
     started: dict[str, Any] = {}
     seen = 0
+    ended = 0.0
     last_answer = time.monotonic()
     while True:
         try:
@@ -147,7 +149,11 @@ def _follow(
                 on_step(name, steps[-1])
         seen = len(events)
         if execution["status"] != "RUNNING":
-            return steps, execution
+            # The history is eventually consistent: the last steps may come a moment after the status.
+            complete = bool(events) and events[-1]["type"] in _LAST_EVENTS
+            ended = ended or time.monotonic()
+            if complete or time.monotonic() - ended > PATIENCE_SECONDS:
+                return steps, execution
         time.sleep(POLL_SECONDS)
 
 

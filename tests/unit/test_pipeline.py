@@ -66,6 +66,8 @@ class StepFunctions:
     trouble: list[Exception] = field(default_factory=list)
     """Raised by the next polls, one each."""
     page_size: int = 1000
+    late: int = 0
+    """By how many polls the history lags behind the status."""
     started: list[dict[str, str]] = field(default_factory=list)
     polls: int = 0
 
@@ -97,18 +99,22 @@ class StepFunctions:
 
     def events(self) -> list[dict[str, Any]]:
         """Return what has happened: with every poll one step ends, and the next begins."""
+        shown = self.polls - self.late
         events: list[dict[str, Any]] = [{"type": "ExecutionStarted", "timestamp": START}]
-        for index, name in enumerate(list(self.answers)[: self.polls], 1):
+        for index, name in enumerate(list(self.answers)[: max(shown, 0)], 1):
             at = START + timedelta(seconds=10 * index)
             state = name.capitalize()
             events.append({"type": "TaskStateEntered", "timestamp": at, "stateEnteredEventDetails": {"name": state}})
             events.append({"type": "TaskScheduled", "timestamp": at})
-            if index < self.polls:
+            if index < shown:
                 output = json.dumps(self.data(index))
                 details = {"name": state, "output": output}
                 after = at + timedelta(seconds=2.5)
                 events.append({"type": "TaskStateExited", "timestamp": after, "stateExitedEventDetails": details})
                 events.append({"type": "ChoiceStateEntered", "timestamp": after})
+        if shown > len(self.answers):
+            kind = "ExecutionSucceeded" if self.end["status"] == "SUCCEEDED" else "ExecutionFailed"
+            events.append({"type": kind, "timestamp": START})
         return events
 
 
@@ -231,6 +237,11 @@ def test_another_run_under_way_is_refused_by_name_and_none_is_started() -> None:
     with pytest.raises(FailedError, match="run run-of-the-schedule of this pipeline is under way"):
         followed(states)
     assert states.started == []
+
+
+def test_steps_that_come_after_the_end_of_the_execution_are_waited_for() -> None:
+    report = followed(StepFunctions(late=2))
+    assert [step.step for step in report.steps] == list(DONE)
 
 
 @pytest.mark.parametrize("error", [THROTTLED, GONE])
