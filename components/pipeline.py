@@ -31,7 +31,7 @@ _VERDICT_ONLY = {"answer": {"statusCode.$": "$.Payload.statusCode", "message.$":
 def _task(
     function_arn: str, step: str, payload: Mapping[str, Any], following: str, keep: Mapping[str, Any] = _ANSWER
 ) -> dict[str, Any]:
-    """Return a state that calls a function with `payload` and keeps its answer, or part of it, under the step's name."""
+    """Return a state that calls a function with `payload` and keeps its answer, or a part, under the step's name."""
     return {
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
