@@ -117,6 +117,7 @@ class Service:
         else:
             stop_process(process)
             say(f"{self.name}: stopped (pid {process.pid})")
+        _collect_ended()
         self.record_file.unlink(missing_ok=True)
 
     def _usual_port(self) -> int:
@@ -191,6 +192,11 @@ class Service:
         except OSError:
             lines = []
         return lines[-1].strip() if lines else "no output"
+
+
+def _collect_ended() -> None:
+    """Take note of services that have ended, so that neither a zombie nor a warning is left of them."""
+    _STARTED[:] = [child for child in _STARTED if child.poll() is None]
 
 
 def stop_process(process: psutil.Process) -> None:
