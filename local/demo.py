@@ -61,7 +61,7 @@ def _where_to_look(seconds: float) -> None:
         f"""
   Gold tables (Delta Lake)   {target.gold_location}/<table>
                              on the emulator, {target.connection.endpoint_url}
-  Query them with DuckDB     .venv/bin/goldlake query "from gold.agg_daily_postings order by 1 desc limit 5"
+  Query them with DuckDB     .venv/bin/goldlake query "from gold.agg_daily_postings order by posted_date desc limit 5"
   The local warehouse        .venv/bin/goldlake local psql -c "table gold.dim_company limit 5"
                              (any client that speaks Redshift or PostgreSQL: 127.0.0.1:{port}, database
                              analytics, user admin, no TLS; the login is the secret goldlake/redshift-admin)
