@@ -71,11 +71,15 @@ class Platform:
         with exclusive(self.home):
             for folder in ("emulator/tmp", "emulator/state", "emulator/s3"):
                 (self.home / folder).mkdir(parents=True, exist_ok=True)
-            if self.emulator.record() is None or self.emulator.record().process() is None:  # type: ignore[union-attr]
+            last = self.emulator.record()
+            if last is None or last.process() is None:
                 # What a killed emulator left of its unpacked functions, some hundred megabytes.
                 shutil.rmtree(self.home / "emulator" / "tmp", ignore_errors=True)
                 (self.home / "emulator" / "tmp").mkdir()
-            self.emulator.start(emulator_port, say)
+            port = self.emulator.start(emulator_port, say)
+            if last is not None and last.port != port:
+                # It mirrors the emulator's tables, and was told where that is when it started.
+                self.redshift.stop(say)
             self.redshift.start(redshift_port, say)
 
     def down(self, say: Callable[[str], None] = lambda _line: None) -> None:

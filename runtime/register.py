@@ -36,6 +36,9 @@ UPDATED = "updated"
 REPLACED = "replaced"
 NO_DATA_YET = "no data yet"
 
+# What Trino keeps in the entry of the columns that it read (its DeltaLakeTableMetadataScheduler); it lists them
+# from there while the version is that of the log, so they go when the columns change.
+_TRINO_COLUMNS = ("trino_last_transaction_version", "trino_metadata_schema_string")
 # The longest comment that Glue takes (AWS Glue API, "Column structure").
 _COMMENT_LENGTH = 255
 _INPUT_KEYS = (
@@ -112,8 +115,8 @@ def register_tables(
     Absent: registered. Same location: unchanged, or updated to the log's columns. Another location:
     FailedError, or with `replace` changed. No Delta log: "no data yet", so that this may run before the
     first export. Nothing is written before all tables were looked at. With `trino_url`
-    (`http://user@host:8080/<catalogue>`) the same holds for Trino's schema `database`, and its count(*) is
-    compared with the log.
+    (`http://user@host:8080/<catalogue>`) the same then holds for Trino's schema `database`, and its count(*)
+    is compared with the log. Trino comes after Glue, for it may share the entries.
 
     Raises ConfigurationError for a target outside S3 or an unusable Trino URL, UnreachableError when S3,
     Glue or Trino does not answer, FailedError when what was written does not read back.
@@ -217,7 +220,8 @@ def _write(glue: Any, lake: Lake, database: str, plan: _Plan) -> None:
     if plan.state == REPLACED:
         # What described the other place is not true of this one.
         kept = {key: value for key, value in kept.items() if key in ("Owner", "Retention")}
-    parameters = {**kept.get("Parameters", {}), **plan.wanted["Parameters"]}
+    theirs = {key: value for key, value in kept.get("Parameters", {}).items() if key not in _TRINO_COLUMNS}
+    parameters = {**theirs, **plan.wanted["Parameters"]}
     with aws_errors.translated(f"register {database}.{plan.table} in Glue"):
         glue.update_table(DatabaseName=database, TableInput={**kept, **plan.wanted, "Parameters": parameters})
 
@@ -229,21 +233,27 @@ def _create(glue: Any, lake: Lake, database: str, plan: _Plan) -> None:
         with aws_errors.translated(f"register {database}.{plan.table} in Glue"):
             glue.create_table(DatabaseName=database, TableInput=dict(plan.wanted))
 
-    try:
-        create()
-    except FailedError as exc:
-        if exc.code != "EntityNotFoundException":
-            raise
-        _create_database(glue, lake, database)
-        create()
+    with _unless_there():
+        try:
+            create()
+        except FailedError as exc:
+            if exc.code != "EntityNotFoundException":
+                raise
+            _create_database(glue, lake, database)
+            create()
 
 
 def _create_database(glue: Any, lake: Lake, database: str) -> None:
+    with _unless_there(), aws_errors.translated(f"create Glue database {database}"):
+        glue.create_database(DatabaseInput={"Name": database, "LocationUri": lake.root})
+
+
+@contextlib.contextmanager
+def _unless_there() -> Iterator[None]:
+    """Take it well that another process was faster: what it made is read back and compared."""
     try:
-        with aws_errors.translated(f"create Glue database {database}"):
-            glue.create_database(DatabaseInput={"Name": database, "LocationUri": lake.root})
+        yield
     except FailedError as exc:
-        # Another process was faster, which is as good.
         if exc.code != "AlreadyExistsException":
             raise
 
@@ -331,12 +341,15 @@ class TrinoCatalog:
         self.run(f"CREATE SCHEMA IF NOT EXISTS {sql.qualified(self.name, schema)}")
 
     def location(self, schema: str, table: str) -> str | None:
-        """Return where Trino has the table; None when schema or table is not there."""
+        """Return where Trino has the table; None when schema or table is not there, "" when it does not say."""
         try:
             rows = self.run(f"SHOW CREATE TABLE {sql.qualified(self.name, schema, table)}")
         except GoldlakeError as exc:
             if exc.code in ("TABLE_NOT_FOUND", "SCHEMA_NOT_FOUND", "NOT_FOUND"):
                 return None
+            # There is no log any more where Trino has the table.
+            if exc.code == "DELTA_LAKE_INVALID_SCHEMA":
+                return ""
             raise
         found = re.search(r"\blocation = '((?:[^']|'')*)'", str(rows[0][0]))
         return found[1].replace("''", "'") if found else ""
@@ -350,7 +363,7 @@ class TrinoCatalog:
         self._call("unregister_table", schema_name=schema, table_name=table)
 
     def flush(self, schema: str, table: str) -> None:
-        """Make Trino read the table's log anew."""
+        """Make Trino read the table's entry and log anew; also good for a table that is not there."""
         self._call("flush_metadata_cache", schema_name=schema, table_name=table)
 
     def count(self, schema: str, table: str) -> int:
@@ -372,6 +385,10 @@ def _register_in_trino(
         return dataclasses.replace(item, trino=NO_DATA_YET)
     # Trino folds names to lower case when it stores them, and finds them so only.
     name = item.table.lower()
+    if not dry_run:
+        # Trino remembers entries and logs, also those of a location that was wiped and written anew: it would
+        # count the same and show the old columns, or say that there is no log.
+        trino.flush(schema, name)
     state = _trino_state(trino.location(schema, name), schema, item, replace=replace)
     if not dry_run:
         _write_to_trino(trino, schema, name, item, state, replace=replace)
@@ -388,7 +405,7 @@ def _trino_state(found: str | None, schema: str, item: TableRegistration, *, rep
     if replace:
         return REPLACED
     raise FailedError(
-        f"Trino has {schema}.{item.table} at {found or 'no location'}, not at {item.location}",
+        f"Trino has {schema}.{item.table} at {found or 'a location without a log'}, not at {item.location}",
         hint="register with --replace to change its location",
     )
 
@@ -409,10 +426,12 @@ def _write_to_trino(
             raise
         # Somebody was faster, or Trino shares the Glue catalogue and had cached its absence.
         _trino_state(trino.location(schema, name), schema, item, replace=False)
+    # What Trino remembers of this location may be from an earlier time.
+    trino.flush(schema, name)
 
 
 def _verify_count(trino: TrinoCatalog, lake: Lake, schema: str, name: str, item: TableRegistration) -> None:
-    """Raise FailedError unless Trino counts the log's rows; its cache may be old, so it has a second try."""
+    """Raise FailedError unless Trino counts the log's rows; an export may come between, so it has a second try."""
     if item.rows is None:
         return
     expected: int | None = item.rows
@@ -471,6 +490,8 @@ def _query_error(where: str, name: str, message: str) -> GoldlakeError:
         return ConfigurationError(text, hint=hint, code=name)
     if name == "CATALOG_NOT_FOUND":
         return ConfigurationError(text, code=name)
+    if name == "PROCEDURE_NOT_FOUND":
+        return ConfigurationError(text, hint="name a catalogue of Trino's Delta Lake connector", code=name)
     if name == "PERMISSION_DENIED":
         return AccessDeniedError(text, code=name)
     if name in ("HIVE_METASTORE_ERROR", "SERVER_STARTING_UP", "SERVER_SHUTTING_DOWN", "NO_NODES_AVAILABLE"):

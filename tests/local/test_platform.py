@@ -172,6 +172,18 @@ def test_a_port_of_last_time_that_is_taken_is_replaced_by_a_free_one(running: Pl
         assert running.warehouse_port() != port
 
 
+def test_the_local_redshift_follows_the_emulator_to_another_port(running: Platform) -> None:
+    old = str(running.connection().endpoint_url)
+    port = int(old.rsplit(":", 1)[1])
+    os.kill(pid_of(running, "emulator"), signal.SIGKILL)
+    wait_for(lambda: states(running)["emulator"] == "gone" and port_is_free(port), "end of the emulator")
+    with socket.create_server((LOOPBACK, port)):
+        running.up()
+    new = str(running.connection().endpoint_url)
+    assert new != old
+    assert new in psutil.Process(pid_of(running, "redshift")).cmdline()
+
+
 def test_a_service_that_ends_at_once_is_reported_with_its_last_words(platform: Platform) -> None:
     platform.home.mkdir()
     (platform.home / "redshift").write_text("a file where the data directory should be")
