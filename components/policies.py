@@ -127,16 +127,13 @@ def _glue_resources(region: str, account: str, databases: Sequence[str]) -> list
 
 def read_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
     """Return the right to read tables of these Glue databases (`silver_*` is allowed as a name)."""
-    return allow(
-        ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartitions"],
-        _glue_resources(region, account, databases),
-    )
+    return allow(["glue:GetTable"], _glue_resources(region, account, databases))
 
 
 def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
     """Return the right to read, create and change tables of these Glue databases, not to delete them."""
     return allow(
-        ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:CreateTable", "glue:UpdateTable"],
+        ["glue:GetTable", "glue:CreateTable", "glue:UpdateTable"],
         _glue_resources(region, account, databases),
     )
 
