@@ -9,7 +9,8 @@ from pathlib import Path
 import pulumi
 import pulumi_aws as aws
 
-from components.policies import Statement, attach_to_vpc, document, trust, write_logs
+from components.policies import Statement, attach_to_vpc, write_logs
+from components.role import ServiceRoleArgs, service_role
 
 # Lambda developer guide, "Lambda quotas": layers a function may have.
 MAX_LAYERS = 5
@@ -108,25 +109,19 @@ class TaskFunction(pulumi.ComponentResource):
             tags=args.tags,
             opts=child,
         )
-        role = aws.iam.Role(
-            f"{name}-role",
-            name=args.function_name,
-            assume_role_policy=pulumi.Output.json_dumps(
-                pulumi.Output.from_input(args.account).apply(lambda account: trust("lambda.amazonaws.com", account))
+        role, policy = service_role(
+            name,
+            ServiceRoleArgs(
+                role_name=args.function_name,
+                service="lambda.amazonaws.com",
+                policy_name="task",
+                statements=pulumi.Output.all(logs.arn, args.statements).apply(
+                    lambda found: [write_logs(found[0]), *([attach_to_vpc()] if args.vpc else []), *found[1]]
+                ),
+                account=args.account,
+                tags=args.tags,
             ),
-            tags=args.tags,
-            opts=child,
-        )
-        policy = aws.iam.RolePolicy(
-            f"{name}-policy",
-            name="task",
-            role=role.id,
-            policy=pulumi.Output.json_dumps(
-                pulumi.Output.all(logs.arn, args.statements).apply(
-                    lambda values: document(write_logs(values[0]), *([attach_to_vpc()] if args.vpc else []), *values[1])
-                )
-            ),
-            opts=child,
+            parent=self,
         )
         function = aws.lambda_.Function(
             name,

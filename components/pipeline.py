@@ -9,7 +9,8 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from components.policies import deliver_logs, document, invoke_functions, start_execution, trust
+from components.policies import deliver_logs, invoke_functions, start_execution
+from components.role import ServiceRoleArgs, service_role
 
 STEPS = ("check", "build", "export", "register")
 
@@ -127,7 +128,6 @@ class GoldPipeline(pulumi.ComponentResource):
     def __init__(self, name: str, args: GoldPipelineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("goldlake:pipeline:GoldPipeline", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        account = pulumi.Output.from_input(args.account)
         arns = pulumi.Output.all(**args.function_arns)
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
@@ -138,21 +138,17 @@ class GoldPipeline(pulumi.ComponentResource):
             tags=args.tags,
             opts=child,
         )
-        role = aws.iam.Role(
-            f"{name}-role",
-            name=args.state_machine_name,
-            assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda a: trust("states.amazonaws.com", a))),
-            tags=args.tags,
-            opts=child,
-        )
-        policy = aws.iam.RolePolicy(
-            f"{name}-policy",
-            name="pipeline",
-            role=role.id,
-            policy=pulumi.Output.json_dumps(
-                arns.apply(lambda found: document(invoke_functions(sorted(found.values())), deliver_logs()))
+        role, policy = service_role(
+            name,
+            ServiceRoleArgs(
+                role_name=args.state_machine_name,
+                service="states.amazonaws.com",
+                policy_name="pipeline",
+                statements=arns.apply(lambda found: [invoke_functions(sorted(found.values())), deliver_logs()]),
+                account=args.account,
+                tags=args.tags,
             ),
-            opts=child,
+            parent=self,
         )
         machine = aws.sfn.StateMachine(
             name,
@@ -167,19 +163,17 @@ class GoldPipeline(pulumi.ComponentResource):
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
         )
-        scheduler_role = aws.iam.Role(
-            f"{name}-scheduler-role",
-            name=f"{args.state_machine_name}-scheduler",
-            assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda a: trust("scheduler.amazonaws.com", a))),
-            tags=args.tags,
-            opts=child,
-        )
-        aws.iam.RolePolicy(
-            f"{name}-scheduler-policy",
-            name="start",
-            role=scheduler_role.id,
-            policy=pulumi.Output.json_dumps(machine.arn.apply(lambda arn: document(start_execution(arn)))),
-            opts=child,
+        scheduler_role, scheduler_policy = service_role(
+            f"{name}-scheduler",
+            ServiceRoleArgs(
+                role_name=f"{args.state_machine_name}-scheduler",
+                service="scheduler.amazonaws.com",
+                policy_name="start",
+                statements=machine.arn.apply(lambda arn: [start_execution(arn)]),
+                account=args.account,
+                tags=args.tags,
+            ),
+            parent=self,
         )
         schedule = aws.scheduler.Schedule(
             f"{name}-schedule",
@@ -188,7 +182,7 @@ class GoldPipeline(pulumi.ComponentResource):
             state="ENABLED" if args.schedule_enabled else "DISABLED",
             flexible_time_window=aws.scheduler.ScheduleFlexibleTimeWindowArgs(mode="OFF"),
             target=aws.scheduler.ScheduleTargetArgs(arn=machine.arn, role_arn=scheduler_role.arn, input="{}"),
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[scheduler_policy]),
         )
         self.state_machine_arn = machine.arn
         self.schedule_name = schedule.name

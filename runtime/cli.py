@@ -167,7 +167,7 @@ def aws_options(function: _Function) -> _Function:
         click.option("--endpoint-url", help="AWS endpoint; the stack's own by default."),
     ):
         command = option(command)
-    return command  # type: ignore[return-value]
+    return command  # type: ignore[return-value] # wraps() keeps the signature, and no type checker sees that
 
 
 def stack_option(function: _Function) -> _Function:

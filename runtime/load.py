@@ -547,7 +547,7 @@ def _check_values(
     counts = ["count(*)"]
     for field in fields:
         counts += [f"count_if({field.bad})", f"count_if({field.value} IS NULL AND NOT {field.bad})"]
-    row = database.execute(f"SELECT {', '.join(counts)} FROM {relation}").fetchone() or (0,)  # noqa: S608
+    row = database.execute(f"SELECT {', '.join(counts)} FROM {relation}").fetchone() or (0,)  # noqa: S608 - by _field
     for number, field in enumerate(fields):
         bad, nulls = row[1 + 2 * number], row[2 + 2 * number]
         if bad:
@@ -568,7 +568,7 @@ def _examples(
 ) -> list[tuple[int, Any]]:
     """Return (row number from 1, text) of the first rows for which the condition holds."""
     rows = database.execute(
-        f"SELECT number, text FROM (SELECT row_number() OVER () AS number, {field.text} AS text,"  # noqa: S608
+        f"SELECT number, text FROM (SELECT row_number() OVER () AS number, {field.text} AS text,"  # noqa: S608 - by _field
         f" {condition} AS hit FROM {relation}) WHERE hit ORDER BY number LIMIT {EXAMPLES}"
     ).fetchall()
     return [(int(number), text) for number, text in rows]

@@ -36,9 +36,6 @@ UPDATED = "updated"
 REPLACED = "replaced"
 NO_DATA_YET = "no data yet"
 
-# What Trino keeps in the entry of the columns that it read (its DeltaLakeTableMetadataScheduler); it lists them
-# from there while the version is that of the log, so they go when the columns change.
-_TRINO_COLUMNS = ("trino_last_transaction_version", "trino_metadata_schema_string")
 # The longest comment that Glue takes (AWS Glue API, "Column structure").
 _COMMENT_LENGTH = 255
 _INPUT_KEYS = (
@@ -130,6 +127,10 @@ def register_tables(
     done = [_register(glue, lake, database, plan, dry_run=dry_run) for plan in plans]
     if trino is not None:
         done = [_register_in_trino(trino, lake, database, item, replace=replace, dry_run=dry_run) for item in done]
+        for item in done:
+            # A Trino on this Glue that remembered the old entry has put one of its own, without columns, for ours.
+            if item.trino == REPLACED and not dry_run:
+                _register(glue, lake, database, _plan(glue, lake, database, item.table, replace=True), dry_run=False)
     return RegisterReport(database, lake.root, dry_run, tuple(done))
 
 
@@ -220,8 +221,7 @@ def _write(glue: Any, lake: Lake, database: str, plan: _Plan) -> None:
     if plan.state == REPLACED:
         # What described the other place is not true of this one.
         kept = {key: value for key, value in kept.items() if key in ("Owner", "Retention")}
-    theirs = {key: value for key, value in kept.get("Parameters", {}).items() if key not in _TRINO_COLUMNS}
-    parameters = {**theirs, **plan.wanted["Parameters"]}
+    parameters = {**kept.get("Parameters", {}), **plan.wanted["Parameters"]}
     with aws_errors.translated(f"register {database}.{plan.table} in Glue"):
         glue.update_table(DatabaseName=database, TableInput={**kept, **plan.wanted, "Parameters": parameters})
 

@@ -140,7 +140,7 @@ def _pulumi_outputs(stack: str) -> dict[str, Any]:
         raise unknown
     try:
         answer = subprocess.run(
-            ["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", stack],  # noqa: S607
+            ["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", stack],  # noqa: S607 - found on PATH above
             capture_output=True,
             text=True,
             timeout=120,
