@@ -213,6 +213,9 @@ def test_the_port_of_last_time_is_the_usual_one_also_after_a_stop(
     class Child:
         pid = 2**22 + 1
 
+        def poll(self) -> None:
+            """It runs."""
+
     def launch(_command: list[str], **_options: object) -> Child:
         return Child()
 
@@ -220,6 +223,7 @@ def test_the_port_of_last_time_is_the_usual_one_also_after_a_stop(
         def create_time(self) -> float:
             return 1.0
 
+    monkeypatch.setattr("local.process._STARTED", [])
     monkeypatch.setattr("subprocess.Popen", launch)
     monkeypatch.setattr("psutil.Process", lambda _pid: Started())
     started = Service(
