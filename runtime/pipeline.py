@@ -47,9 +47,8 @@ class TableCount:
     @property
     def agrees(self) -> bool:
         """Whether all places that could be asked hold the same number of rows."""
-        return len({self.delta_rows, self.catalogue_rows, self.warehouse_rows or self.delta_rows}) == 1 and (
-            self.warehouse_rows is None or self.warehouse_rows == self.delta_rows
-        )
+        asked = (self.warehouse_rows, self.delta_rows, self.catalogue_rows)
+        return len({rows for rows in asked if rows is not None}) == 1
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from lambdas import layers
+from runtime.silver import SILVER_TABLES
+from stacks import lake, transform
+
 ROOT = Path(__file__).parents[2]
 # `__main__ -> stacks -> components`, `lambdas -> runtime`, `local -> runtime, stacks`. Of the runtime library, stacks
 # and components take the names of environment variables, and the error that the program is refused with.
@@ -277,3 +281,13 @@ def test_every_test_file_has_tests_with_names_of_their_own() -> None:
         names = [function.name for function in functions if function.name.startswith("test_")]
         assert names, f"{path} has no test"
         assert len(names) == len(set(names)), f"{path}: of two tests of one name, only the last is run"
+
+
+def test_the_program_and_the_builder_know_the_same_artifacts() -> None:
+    """The arrows keep stacks from importing the builder, so the names stand in both."""
+    assert set(transform.LAYERS) == {*layers.LAYER_PACKAGES, layers.PROJECT_LAYER}
+    assert transform.FUNCTIONS_CODE == layers.FUNCTIONS
+
+
+def test_the_program_makes_the_databases_of_every_silver_table() -> None:
+    assert set(lake.SILVER_DATABASES) == {table.database for table in SILVER_TABLES}
