@@ -43,6 +43,10 @@ test: setup ## All tests and checks
 unit: setup ## The tests that start no process
 	$(BIN)/pytest -n $(WORKERS) tests/unit
 
+.PHONY: docs
+docs: setup ## Make docs/configuration.md anew
+	$(BIN)/python -m stacks.documentation
+
 .PHONY: format
 format: setup ## Format the code and mend what can be mended
 	$(BIN)/ruff format .

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Keys of the tags that everything carries. A stack's own tags may not replace them.
+STANDARD_TAGS = ("Name", "Project", "Environment", "Stack", "Unit", "Owner", "CostCentre", "ManagedBy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names and tags of one stack's resources."""
+    """The names and tags of one unit's resources in a stack."""
 
     prefix: str
     stack: str
+    unit: str
+    environment: str
+    owner: str
+    cost_centre: str
+    more_tags: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, part: str) -> str:
         """Return `<prefix>-<part>`, the shape of every physical name that is unique within an account.
@@ -28,10 +37,15 @@ class Names:
         return f"{self.prefix}/{entry}"
 
     def tags(self, part: str) -> dict[str, str]:
-        """Return the tags that everything carries, and the part's own name."""
+        """Return the tags of a part: the stack's own, the standard ones, and the part's name."""
         return {
+            **self.more_tags,
             "Name": self.name(part),
             "Project": self.prefix,
+            "Environment": self.environment,
             "Stack": self.stack,
+            "Unit": self.unit,
+            "Owner": self.owner,
+            "CostCentre": self.cost_centre,
             "ManagedBy": "pulumi",
         }

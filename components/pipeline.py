@@ -1,7 +1,8 @@
-"""The pipeline: one state machine that runs check, dbt build, export and register, and its schedule."""
+"""The pipeline: one state machine that runs check, dbt build, export and register, its schedule, and who is told."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,26 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from components.policies import deliver_logs, invoke_functions, start_execution
+from components.policies import (
+    Statement,
+    deliver_logs,
+    invoke_functions,
+    send_messages,
+    start_execution,
+    use_key,
+)
 from components.role import ServiceRoleArgs, service_role
+from runtime.errors import ConfigurationError
 
 STEPS = ("check", "build", "export", "register")
+
+# Four functions of 900 s at most, and five minutes for what is between them: the waits before retries are 30 s a step.
+# Step Functions itself would let a run that hangs go on for a year.
+DEFAULT_TIMEOUT_SECONDS = len(STEPS) * 900 + 300
+MAX_TIMEOUT_SECONDS = 365 * 24 * 3600
+
+# Ends of an execution that somebody should know of (Step Functions developer guide, "Execution status change").
+BAD_ENDS = ("FAILED", "TIMED_OUT", "ABORTED")
 
 # What Lambda answers when it is busy, as the Step Functions developer guide lists it
 # ("Handle transient Lambda service exceptions").
@@ -40,6 +57,8 @@ def _task(
         "ResultSelector": dict(keep),
         "ResultPath": f"$.{step}",
         "Retry": [{"ErrorEquals": _TRANSIENT, "IntervalSeconds": 2, "MaxAttempts": 4, "BackoffRate": 2}],
+        # Everything but States.Runtime and States.DataLimitExceeded, which no Catch gets.
+        "Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": f"{step.capitalize()}Crashed"}],
         "Next": following,
     }
 
@@ -65,12 +84,22 @@ def _fail(step: str, error: str) -> dict[str, Any]:
     }
 
 
-def definition(functions: Mapping[str, str]) -> dict[str, Any]:
+def _crashed(step: str) -> dict[str, Any]:
+    """Return the end of a step that gave no answer: its function failed, ran out of time, or could not be called."""
+    return {
+        "Type": "Fail",
+        "Error": "Crashed",
+        "CausePath": f"States.Format('{step}: {{}} {{}}', $.error.Error, $.error.Cause)",
+    }
+
+
+def definition(functions: Mapping[str, str], timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS) -> dict[str, Any]:
     """Return the state machine in Amazon States Language; `functions` maps each of STEPS to a function's ARN.
 
     Every answer holds `statusCode` (0 done, 1 the answer is no, 2 infrastructure cannot be reached) and
     `message`. Tables that are not ready end the execution well, with `outcome` "skipped": nothing is
-    wrong with the pipeline. All other ends but "done" are failures that name their step.
+    wrong with the pipeline. All other ends but "done" are failures that name their step: Failed and Unreachable with
+    the answer's message, Crashed with the error of a function that gave no answer.
 
     The execution's input is for dbt: `{}`, or any of select, exclude, full_refresh and vars.
     """
@@ -100,9 +129,48 @@ def definition(functions: Mapping[str, str]) -> dict[str, Any]:
     }
     for step in STEPS:
         states[f"{step.capitalize()}Unreachable"] = _fail(step, "Unreachable")
+        states[f"{step.capitalize()}Crashed"] = _crashed(step)
         if step != "check":
             states[f"{step.capitalize()}Failed"] = _fail(step, "Failed")
-    return {"Comment": "Goldlake: silver to registered gold tables", "StartAt": "Check", "States": states}
+    return {
+        "Comment": "Goldlake: silver to registered gold tables",
+        "StartAt": "Check",
+        "TimeoutSeconds": timeout_seconds,
+        "States": states,
+    }
+
+
+def schedule_group(region: str, account: str) -> str:
+    """Return the ARN of the group that the schedule is in, which the scheduler names when it takes the role.
+
+    Source: EventBridge Scheduler user guide, "Confused deputy prevention".
+    """
+    return f"arn:aws:scheduler:{region}:{account}:schedule-group/default"
+
+
+def bad_end_pattern(state_machine_arn: str) -> dict[str, Any]:
+    """Return the event pattern of an execution of this state machine that did not end well."""
+    return {
+        "source": ["aws.states"],
+        "detail-type": ["Step Functions Execution Status Change"],
+        "detail": {"stateMachineArn": [state_machine_arn], "status": list(BAD_ENDS)},
+    }
+
+
+# What the mail says. A cause may hold quotes and line breaks: as a JSON value EventBridge escapes it, within a text it
+# does not (EventBridge user guide, "Amazon EventBridge input transformation"). It is null for an aborted execution.
+_MESSAGE_PATHS = {
+    "name": "$.detail.name",
+    "status": "$.detail.status",
+    "cause": "$.detail.cause",
+    "time": "$.time",
+}
+_MESSAGE = """{
+  "message": "Run <name> of the Goldlake pipeline: <status>",
+  "status": <status>,
+  "cause": <cause>,
+  "time": <time>
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +185,40 @@ class GoldPipelineArgs:
     log_retention_days: int
     account: pulumi.Input[str]
     tags: dict[str, str]
+    region: str = ""
+    """Where it runs. With it, the schedule's role is for the default schedule group alone."""
+    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
+    """When a whole run is ended, whatever it is at."""
+    key_arn: pulumi.Input[str] | None = None
+    """The KMS key of the log, and of the dead letter queue; AWS's own without it."""
+    notification_topic_arn: pulumi.Input[str] | None = None
+    """Who is told of runs that failed, ran out of time or were aborted. Without it nobody is."""
+    dead_letter_queue_arn: pulumi.Input[str] | None = None
+    """Where the schedule puts a start that failed three times. Without it such a run is missing in silence."""
 
 
 class GoldPipeline(pulumi.ComponentResource):
-    """The state machine with its role and log, and the schedule that starts it."""
+    """The state machine with its role and log, the schedule that starts it, and the rule that reports bad ends."""
 
     state_machine_arn: pulumi.Output[str]
     schedule_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: GoldPipelineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        if not 1 <= args.timeout_seconds <= MAX_TIMEOUT_SECONDS:
+            raise ConfigurationError(
+                f"{name} has timeout_seconds {args.timeout_seconds}: Step Functions runs an execution for "
+                f"1 to {MAX_TIMEOUT_SECONDS} seconds (a year)"
+            )
         super().__init__("goldlake:pipeline:GoldPipeline", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        machine = self._machine(name, args)
+        schedule = self._schedule(name, args, machine)
+        if args.notification_topic_arn is not None:
+            self._notify(name, args, machine, args.notification_topic_arn)
+        self.state_machine_arn = machine.arn
+        self.schedule_name = schedule.name
+        self.register_outputs({"stateMachineArn": self.state_machine_arn, "scheduleName": self.schedule_name})
+
+    def _machine(self, name: str, args: GoldPipelineArgs) -> aws.sfn.StateMachine:
         arns = pulumi.Output.all(**args.function_arns)
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
@@ -135,8 +226,9 @@ class GoldPipeline(pulumi.ComponentResource):
             # (Step Functions developer guide, "Logging using CloudWatch Logs").
             name=f"/aws/vendedlogs/states/{args.state_machine_name}",
             retention_in_days=args.log_retention_days,
+            kms_key_id=args.key_arn,
             tags=args.tags,
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         role, policy = service_role(
             name,
@@ -150,11 +242,11 @@ class GoldPipeline(pulumi.ComponentResource):
             ),
             parent=self,
         )
-        machine = aws.sfn.StateMachine(
+        return aws.sfn.StateMachine(
             name,
             name=args.state_machine_name,
             role_arn=role.arn,
-            definition=pulumi.Output.json_dumps(arns.apply(definition)),
+            definition=pulumi.Output.json_dumps(arns.apply(lambda found: definition(found, args.timeout_seconds))),
             logging_configuration=aws.sfn.StateMachineLoggingConfigurationArgs(
                 level="ERROR",
                 include_execution_data=False,
@@ -163,27 +255,72 @@ class GoldPipeline(pulumi.ComponentResource):
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
         )
-        scheduler_role, scheduler_policy = service_role(
+
+    def _schedule(self, name: str, args: GoldPipelineArgs, machine: aws.sfn.StateMachine) -> aws.scheduler.Schedule:
+        queue = args.dead_letter_queue_arn
+
+        def statements(found: list[Any]) -> list[Statement]:
+            machine_arn, queue_arn, key_arn = found
+            start = start_execution(machine_arn)
+            if not queue_arn:
+                return [start]
+            return [start, send_messages(queue_arn), *([use_key(key_arn)] if key_arn else [])]
+
+        role, policy = service_role(
             f"{name}-scheduler",
             ServiceRoleArgs(
                 role_name=f"{args.state_machine_name}-scheduler",
                 service="scheduler.amazonaws.com",
                 policy_name="start",
-                statements=machine.arn.apply(lambda arn: [start_execution(arn)]),
+                statements=pulumi.Output.all(machine.arn, queue, args.key_arn).apply(statements),
                 account=args.account,
+                source_arn=pulumi.Output.from_input(args.account).apply(
+                    lambda account: schedule_group(args.region, account) if args.region else ""
+                ),
                 tags=args.tags,
             ),
             parent=self,
         )
-        schedule = aws.scheduler.Schedule(
+        return aws.scheduler.Schedule(
             f"{name}-schedule",
             name=args.state_machine_name,
             schedule_expression=args.schedule_expression,
             state="ENABLED" if args.schedule_enabled else "DISABLED",
             flexible_time_window=aws.scheduler.ScheduleFlexibleTimeWindowArgs(mode="OFF"),
-            target=aws.scheduler.ScheduleTargetArgs(arn=machine.arn, role_arn=scheduler_role.arn, input="{}"),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[scheduler_policy]),
+            target=aws.scheduler.ScheduleTargetArgs(
+                arn=machine.arn,
+                role_arn=role.arn,
+                input="{}",
+                # A run that could not be started for an hour is left out: the next one takes its data along. The
+                # scheduler's own default is 185 attempts within a day.
+                retry_policy=aws.scheduler.ScheduleTargetRetryPolicyArgs(
+                    maximum_retry_attempts=2, maximum_event_age_in_seconds=3600
+                ),
+                dead_letter_config=None
+                if queue is None
+                else aws.scheduler.ScheduleTargetDeadLetterConfigArgs(arn=queue),
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[policy]),
         )
-        self.state_machine_arn = machine.arn
-        self.schedule_name = schedule.name
-        self.register_outputs({"stateMachineArn": self.state_machine_arn, "scheduleName": self.schedule_name})
+
+    def _notify(
+        self, name: str, args: GoldPipelineArgs, machine: aws.sfn.StateMachine, topic_arn: pulumi.Input[str]
+    ) -> None:
+        rule = aws.cloudwatch.EventRule(
+            f"{name}-bad-ends",
+            name=f"{args.state_machine_name}-bad-ends",
+            description=f"Runs of {args.state_machine_name} that failed, ran out of time or were aborted",
+            event_pattern=machine.arn.apply(lambda arn: json.dumps(bad_end_pattern(arn))),
+            tags=args.tags,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        aws.cloudwatch.EventTarget(
+            f"{name}-notification",
+            rule=rule.name,
+            target_id="topic",
+            arn=topic_arn,
+            input_transformer=aws.cloudwatch.EventTargetInputTransformerArgs(
+                input_paths=_MESSAGE_PATHS, input_template=_MESSAGE
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )

@@ -31,10 +31,10 @@ def allow(
     return statement
 
 
-def trust(service: str, account: str) -> Document:
-    """Return the trust policy for an AWS service, for this account only.
+def trust(service: str, account: str, source_arn: str = "") -> Document:
+    """Return the trust policy for an AWS service, for this account only, and for one of its resources if it is given.
 
-    `aws:SourceAccount` keeps another account's resources from using the role through the service (the confused
+    `aws:SourceAccount` and `aws:SourceArn` keep other resources from using the role through the service (the confused
     deputy problem, IAM user guide). Lambda itself sends no source account when it assumes a function's role.
     """
     statement: Statement = {
@@ -43,20 +43,47 @@ def trust(service: str, account: str) -> Document:
         "Action": "sts:AssumeRole",
     }
     if service != "lambda.amazonaws.com":
-        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
+        source = {"aws:SourceAccount": account, **({"aws:SourceArn": source_arn} if source_arn else {})}
+        statement["Condition"] = {"StringEquals": source}
     return document(statement)
 
 
 def tls_only(bucket_arn: str) -> Document:
     """Return a bucket policy that refuses every request that does not come over TLS."""
+    return document(deny_plain_http("s3:*", [bucket_arn, f"{bucket_arn}/*"]))
+
+
+def deny_plain_http(action: str, resources: Sequence[str]) -> Statement:
+    """Return the statement of a resource's own policy that refuses whoever does not come over TLS."""
+    return {
+        "Sid": "DenyInsecureTransport",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": list(resources),
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def tls_only_queue(queue_arn: str) -> Document:
+    """Return a queue policy that refuses every request that does not come over TLS."""
+    return document(deny_plain_http("sqs:*", [queue_arn]))
+
+
+def own_account_only(account: str) -> Document:
+    """Return a secret's policy that refuses every principal outside the account, whatever else allows it.
+
+    It allows nobody: inside the account, a role's own policy decides. In a secret's policy `*` as the resource is
+    the secret itself (Secrets Manager user guide, "Resource-based policies").
+    """
     return document(
         {
-            "Sid": "DenyInsecureTransport",
+            "Sid": "DenyOtherAccounts",
             "Effect": "Deny",
             "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [bucket_arn, f"{bucket_arn}/*"],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            "Action": "secretsmanager:*",
+            "Resource": "*",
+            "Condition": {"StringNotEquals": {"aws:PrincipalAccount": account}},
         }
     )
 
@@ -115,6 +142,11 @@ def read_secrets(secret_arns: Sequence[str]) -> Statement:
     return allow(["secretsmanager:GetSecretValue"], secret_arns)
 
 
+def get_credentials(workgroup_arn: str) -> Statement:
+    """Return the right to sign in to one workgroup of Redshift Serverless by IAM."""
+    return allow(["redshift-serverless:GetCredentials"], [workgroup_arn])
+
+
 def _glue_resources(region: str, account: str, databases: Sequence[str]) -> list[str]:
     """Return the ARNs that Glue checks for tables of these databases: catalogue, database and table."""
     root = f"arn:aws:glue:{region}:{account}"
@@ -138,9 +170,36 @@ def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statem
     )
 
 
+def send_messages(queue_arn: str) -> Statement:
+    """Return the right to send messages to one queue, not to read them."""
+    return allow(["sqs:SendMessage"], [queue_arn])
+
+
+def decrypt_with(key_arn: str) -> Statement:
+    """Return the right to read what is encrypted with a KMS key: environment variables, secrets, objects."""
+    return allow(["kms:Decrypt"], [key_arn])
+
+
+def use_key(key_arn: str) -> Statement:
+    """Return the right to write and read what is encrypted with a KMS key.
+
+    Writers need both: S3 (multipart) and SQS read back the data key that they were given.
+    """
+    return allow(["kms:Decrypt", "kms:GenerateDataKey"], [key_arn])
+
+
 def invoke_functions(function_arns: Sequence[str]) -> Statement:
-    """Return the right to invoke these functions, whatever their version."""
-    return allow(["lambda:InvokeFunction"], [arn for base in function_arns for arn in (base, f"{base}:*")])
+    """Return the right to invoke these functions.
+
+    The ARN of an alias or version, which has an eighth part, allows that one alone; a function's own ARN allows
+    whatever alias and version it has.
+    """
+    return allow(["lambda:InvokeFunction"], [arn for given in function_arns for arn in _invocable(given)])
+
+
+def _invocable(function_arn: str) -> list[str]:
+    qualified = len(function_arn.split(":")) == 8
+    return [function_arn] if qualified else [function_arn, f"{function_arn}:*"]
 
 
 def start_execution(state_machine_arn: str) -> Statement:

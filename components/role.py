@@ -22,6 +22,8 @@ class ServiceRoleArgs:
     statements: pulumi.Input[Sequence[Statement]]
     account: pulumi.Input[str]
     tags: dict[str, str]
+    source_arn: pulumi.Input[str] = ""
+    """The one resource of the service that may use the role; any of this account without it."""
 
 
 def service_role(
@@ -32,11 +34,11 @@ def service_role(
     What uses the role should depend on the policy: without it, its first calls are refused.
     """
     child = pulumi.ResourceOptions(parent=parent)
-    account = pulumi.Output.from_input(args.account)
+    trusted = pulumi.Output.all(args.account, args.source_arn)
     role = aws.iam.Role(
         f"{name}-role",
         name=args.role_name,
-        assume_role_policy=pulumi.Output.json_dumps(account.apply(lambda found: trust(args.service, found))),
+        assume_role_policy=pulumi.Output.json_dumps(trusted.apply(lambda found: trust(args.service, *found))),
         tags=args.tags,
         opts=child,
     )

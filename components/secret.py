@@ -7,6 +7,22 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from components.policies import own_account_only
+from runtime.errors import ConfigurationError
+
+# Secrets Manager API reference: DeleteSecret's RecoveryWindowInDays, RotationRulesType's AutomaticallyAfterDays.
+MIN_RECOVERY_DAYS, MAX_RECOVERY_DAYS = 7, 30
+MAX_ROTATION_DAYS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Who rotates an entry, and how often."""
+
+    function_arn: pulumi.Input[str]
+    """A Lambda function that takes Secrets Manager's four steps: create, set, test and finish the new value."""
+    days: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class SecretEntryArgs:
@@ -19,24 +35,74 @@ class SecretEntryArgs:
     """Days in which a deleted entry can be restored; 0 deletes at once."""
     tags: dict[str, str]
     protect: bool
+    account: pulumi.Input[str] | None = None
+    """The account whose principals alone may use the entry. Without it, the entry has no policy of its own."""
+    key_arn: pulumi.Input[str] | None = None
+    """The KMS key of the value; AWS's own key for Secrets Manager without it. Readers need `policies.decrypt_with`."""
+    rotation: Rotation | None = None
 
 
 class SecretEntry(pulumi.ComponentResource):
-    """An empty Secrets Manager entry."""
+    """An empty Secrets Manager entry, closed to other accounts, and rotated when there is a function for it."""
 
     arn: pulumi.Output[str]
     secret_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: SecretEntryArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        _check(name, args)
         super().__init__("goldlake:secrets:SecretEntry", name, None, opts)
         secret = aws.secretsmanager.Secret(
             name,
             name=args.secret_name,
             description=args.description,
+            kms_key_id=args.key_arn,
             recovery_window_in_days=args.recovery_days,
             tags=args.tags,
             opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
         )
+        if args.account is not None:
+            account = pulumi.Output.from_input(args.account)
+            aws.secretsmanager.SecretPolicy(
+                f"{name}-own-account",
+                secret_arn=secret.arn,
+                policy=pulumi.Output.json_dumps(account.apply(own_account_only)),
+                block_public_policy=True,
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        if args.rotation is not None:
+            self._rotate(name, secret, args.rotation)
         self.arn = secret.arn
         self.secret_name = secret.name
         self.register_outputs({"arn": self.arn, "secretName": self.secret_name})
+
+    def _rotate(self, name: str, secret: aws.secretsmanager.Secret, rotation: Rotation) -> None:
+        permission = aws.lambda_.Permission(
+            f"{name}-rotator",
+            action="lambda:InvokeFunction",
+            function=rotation.function_arn,
+            principal="secretsmanager.amazonaws.com",
+            source_arn=secret.arn,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        aws.secretsmanager.SecretRotation(
+            f"{name}-rotation",
+            secret_id=secret.id,
+            rotation_lambda_arn=rotation.function_arn,
+            rotation_rules=aws.secretsmanager.SecretRotationRotationRulesArgs(automatically_after_days=rotation.days),
+            # The entry has no value yet that could be rotated: the first rotation comes with the schedule.
+            rotate_immediately=False,
+            # Secrets Manager refuses a function that it may not invoke.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
+        )
+
+
+def _check(name: str, args: SecretEntryArgs) -> None:
+    if args.recovery_days != 0 and not MIN_RECOVERY_DAYS <= args.recovery_days <= MAX_RECOVERY_DAYS:
+        raise ConfigurationError(
+            f"{name} has recovery_days {args.recovery_days}: Secrets Manager takes {MIN_RECOVERY_DAYS} to "
+            f"{MAX_RECOVERY_DAYS}, or 0 to delete at once"
+        )
+    if args.rotation is not None and not 1 <= args.rotation.days <= MAX_ROTATION_DAYS:
+        raise ConfigurationError(
+            f"{name} is rotated every {args.rotation.days} days: Secrets Manager takes 1 to {MAX_ROTATION_DAYS}"
+        )

@@ -134,6 +134,37 @@ def deploy(stack: str, engine: str, dry_run: bool, output: str) -> None:
     click.echo(deployed.summary)
 
 
+@click.group()
+def endpoints() -> None:
+    """How the deployed functions reach AWS."""
+
+
+@endpoints.command()
+@click.option("--stack", default="dev", show_default=True, help="The stack, deployed or not.")
+@output_option
+def explain(stack: str, output: str) -> int:
+    """List each AWS call of the functions with its private path, or the lack of one.
+
+    Read from what the program registers, without an account and without the engine. Exit 1 when a call has no path.
+
+    \b
+    Example:
+      goldlake endpoints explain --stack dev
+    """
+    from local.paths import call_paths
+    from local.recording import record_stack
+
+    paths = call_paths(record_stack(Path.cwd(), stack))
+    lost = [path for path in paths if not path.reachable]
+    if output == "json":
+        show_json({"schema": "goldlake.endpoints/1", "stack": stack, "calls": [path.to_dict() for path in paths]})
+    else:
+        rows = [(p.function, p.call, "yes" if p.private else "no", p.path) for p in paths]
+        show_table(("function", "call", "private", "path"), rows)
+        say(f"{len(paths)} calls, {len(lost)} without a path")
+    return 1 if lost else 0
+
+
 def _short(token: str) -> str:
     """Return a type token as people say it: `aws:s3/bucket:Bucket` is s3.Bucket."""
     package, _, rest = token.partition(":")

@@ -71,7 +71,6 @@ def deploy_stack(
     overrides = {
         "aws:region": connection.region or "",
         "goldlake:artifactsDir": str(platform.home / "build"),
-        "goldlake:warehousePort": str(platform.warehouse_port()),
     }
     missing = pulumi_engine.missing(project_dir)
     if engine == "pulumi" and missing:

@@ -161,8 +161,12 @@ def _environment(state: Path, aws: Connection) -> dict[str, str]:
     A profile, a session or an endpoint of the user's own would lead the provider elsewhere than to the emulator.
     """
     own_endpoints = {name: "" for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")}
+    services = {
+        f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}": url for service, url in aws.service_endpoints.items()
+    }
     return {
         **own_endpoints,
+        **services,
         "AWS_PROFILE": "",
         "AWS_SESSION_TOKEN": "",
         "AWS_CONFIG_FILE": os.devnull,

@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 import pulumi
 import yaml
-from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks
+from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
+from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
-from local.resources import KINDS, Kind
+from local.resources import KINDS, RECORDED_ONLY, REFUSED, Kind
 from runtime.aws import Connection, translated
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError
 from runtime.target import write_atomically
@@ -106,11 +107,27 @@ class EmulatorMocks(Mocks):
                 "userId": identity["UserId"],
                 "id": identity["Account"],
             }, []
+        if args.token == "aws:ec2/getSubnet:getSubnet":  # noqa: S105 - a function's name
+            return self._subnet(str(args.args["id"])), []
         raise self._failed(ConfigurationError(f"the program calls {args.token}, which local/inprocess.py can't answer"))
+
+    def _subnet(self, id: str) -> dict[str, Any]:
+        """Return a subnet that is adopted, as far as the program looks at it."""
+        try:
+            with translated(f"subnet {id}"):
+                found = self._aws.client("ec2").describe_subnets(SubnetIds=[id])["Subnets"][0]
+        except GoldlakeError as exc:
+            raise self._failed(exc) from exc
+        return {
+            "id": id,
+            "vpcId": found["VpcId"],
+            "availabilityZone": found["AvailabilityZone"],
+            "availableIpAddressCount": found["AvailableIpAddressCount"],
+        }
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         """Bring one resource into the emulator and return its id and outputs."""
-        if not args.custom:
+        if not args.custom and not args.resource_id:
             return "", {}
         if self.error is not None:
             # The program goes on after a failed registration; nothing more is created.
@@ -131,9 +148,14 @@ class EmulatorMocks(Mocks):
         inputs = {key: unwrapped(value) for key, value in args.inputs.items()}
         key = f"{args.typ}::{args.name}"
         self.seen.add(key)
+        if args.resource_id:
+            return self._read(args, inputs)
+        if args.typ in REFUSED:
+            raise ConfigurationError(f"{args.typ} {args.name}: {REFUSED[args.typ]}")
         kind = KINDS.get(args.typ)
         if kind is None:
-            self._on_step(Step(args.typ, args.name, "recorded only", "no emulated API for this type"))
+            reason = RECORDED_ONLY.get(args.typ, "no emulated API for this type")
+            self._on_step(Step(args.typ, args.name, "recorded only", reason))
             return f"{args.name}-recorded", inputs
         digest = digest_of(inputs)
         action, id = self._plan(kind, key, digest, inputs, f"{args.typ} {args.name}")
@@ -148,6 +170,15 @@ class EmulatorMocks(Mocks):
             self._new_ids.add(entry["id"])
         self._ids.add(entry["id"])
         return entry["id"], {**inputs, **entry["outputs"]}
+
+    def _read(self, args: MockResourceArgs, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return a resource that the program adopts by its id. Raises ConfigurationError when it is not there."""
+        id, label = str(args.resource_id), f"{args.typ} {args.resource_id}"
+        kind = KINDS.get(args.typ)
+        with translated(label):
+            if kind is None or not kind.exists(self._aws, id, inputs):
+                raise ConfigurationError(f"{label} is not there, and the settings say that it is")
+        return id, dict(inputs)
 
     def _plan(
         self, kind: Kind, key: str, digest: str, inputs: Mapping[str, Any], label: str
@@ -213,7 +244,8 @@ def stack_configuration(project_dir: Path, stack: str, overrides: Mapping[str, s
     """
     path = project_dir / f"Pulumi.{stack}.yaml"
     if not path.is_file():
-        known = sorted(file.name.split(".")[1] for file in project_dir.glob("Pulumi.*.yaml"))
+        files = (file.name.split(".") for file in project_dir.glob("Pulumi.*.yaml"))
+        known = sorted(parts[1] for parts in files if "example" not in parts)
         raise ConfigurationError(f"stack {stack!r} has no {path.name}: known stacks are {', '.join(known)}")
     declared = yaml.safe_load((project_dir / "Pulumi.yaml").read_text()).get("config", {})
     defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}
@@ -225,7 +257,14 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def run_program(project_dir: Path, stack: str, configuration: Mapping[str, str], mocks: Mocks) -> dict[str, Any]:
+def run_program(
+    project_dir: Path,
+    stack: str,
+    configuration: Mapping[str, str],
+    mocks: Mocks,
+    *,
+    monitor: MockMonitor | None = None,
+) -> dict[str, Any]:
     """Run the program of `project_dir` under mocks and return its resolved outputs, after all registrations.
 
     Raises what the program raises; the mocks' own errors come wrapped by the SDK, so ask the mocks.
@@ -234,16 +273,32 @@ def run_program(project_dir: Path, stack: str, configuration: Mapping[str, str],
     outputs: dict[str, Any] = {}
 
     def program() -> None:
+        root: Any = pulumi.runtime.get_root_resource()
+        root.outputs.clear()
         runpy.run_path(str(project_dir / "__main__.py"), run_name="__main__")
         pulumi.Output.all(**root.outputs).apply(outputs.update)
 
-    with _event_loop() as loop:
-        pulumi.runtime.set_mocks(mocks, project=project, stack=stack, preview=False)
-        pulumi.runtime.set_all_config(dict(configuration))
-        root: Any = pulumi.runtime.get_root_resource()
-        root.outputs.clear()
-        loop.run_until_complete(run_pulumi_func(program))
+    run_in_loop(program, mocks, project=project, stack=stack, configuration=configuration, monitor=monitor)
     return outputs
+
+
+def run_in_loop(
+    program: Callable[[], None],
+    mocks: Mocks,
+    *,
+    project: str,
+    stack: str,
+    configuration: Mapping[str, str] | None = None,
+    monitor: MockMonitor | None = None,
+) -> None:
+    """Run a function as a Pulumi program under mocks, and wait for all that it registers."""
+    with _event_loop() as loop:
+        pulumi.runtime.set_mocks(mocks, project=project, stack=stack, preview=False, monitor=monitor)
+        pulumi.runtime.set_all_config(dict(configuration or {}))
+        # What a program that failed left waiting; the SDK's own decorator for tests clears both, too.
+        SETTINGS.rpc_manager.clear()
+        SETTINGS.outputs.clear()
+        loop.run_until_complete(run_pulumi_func(program))
 
 
 @contextlib.contextmanager
@@ -259,6 +314,8 @@ def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
         max_workers=1, initializer=asyncio.set_event_loop, initargs=(in_thread,)
     )
     loop.set_default_executor(executor)
+    # The first error of a program is raised by it; asyncio would print it again for each output that waits for it.
+    loop.set_exception_handler(lambda *_: None)
     asyncio.set_event_loop(loop)
     try:
         yield loop

@@ -10,18 +10,21 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.process import LOOPBACK, Service, exclusive, http_answers
+from local.process import LOOPBACK, PORT_SECONDS, Service, exclusive, free_port, http_answers, port_is_free
 from local.redshift.server import psql_binary, stop_left_behind
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import ConfigurationError, UnreachableError
 from runtime.secrets import local_default
+from runtime.target import write_atomically
 from runtime.warehouse import DEFAULT_DATABASE, DEFAULT_PORT
 
 EMULATOR_PORT = 4566
+CONTROL_PORT = 5440
 WAREHOUSE_LOGIN = "redshift-admin"
 EMULATOR_REQUIREMENTS = Path(__file__).with_name("emulator-requirements.txt")
 
@@ -104,12 +107,31 @@ class Platform:
         return [_status(service) for service in (self.emulator, self.redshift)]
 
     def connection(self) -> Connection:
-        """Return the connection to the running emulator. Raises UnreachableError when it does not answer."""
-        return Connection(endpoint_url=f"http://{LOOPBACK}:{self._running_port(self.emulator)}", region=DEFAULT_REGION)
+        """Return the connection to the running emulator, and to the control plane of the local Redshift.
+
+        Raises UnreachableError when the emulator does not answer.
+        """
+        control = f"http://{LOOPBACK}:{self._kept_control_port() or CONTROL_PORT}"
+        return Connection(
+            endpoint_url=f"http://{LOOPBACK}:{self._running_port(self.emulator)}",
+            region=DEFAULT_REGION,
+            service_endpoints={"redshift-serverless": control, "redshift-data": control},
+        )
 
     def warehouse_port(self) -> int:
         """Return the port of the running local Redshift. Raises UnreachableError when it does not answer."""
         return self._running_port(self.redshift)
+
+    def control_port(self) -> int:
+        """Return the port of the running control plane of Redshift Serverless and its Data API.
+
+        Raises UnreachableError when the local Redshift does not answer.
+        """
+        self._running_port(self.redshift)
+        port = self._kept_control_port()
+        if port is None:
+            raise UnreachableError("the local redshift has no control plane", hint="goldlake local down, then up")
+        return port
 
     def psql(self) -> tuple[list[str], dict[str, str]]:
         """Return command and environment of a psql on the local Redshift; the password is in the environment only."""
@@ -162,7 +184,34 @@ class Platform:
             str(port),
             "--endpoint-url",
             endpoint,
+            "--control-port",
+            str(self._choose_control_port(port)),
         ]
+
+    @property
+    def _control_port_file(self) -> Path:
+        """Where the control plane's port is kept: deployed stacks refer to it, so it stays the same if it can."""
+        return self.home / "run" / "redshift-control.port"
+
+    def _kept_control_port(self) -> int | None:
+        try:
+            return int(self._control_port_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _choose_control_port(self, warehouse_port: int) -> int:
+        """Return the port of last time, or the default beside the warehouse's default, or a free one; keep it."""
+        # A warehouse elsewhere says that another platform has the defaults, or is about to.
+        port = self._kept_control_port() or (CONTROL_PORT if warehouse_port == DEFAULT_PORT else free_port())
+        # A killed process can hold its port for a moment after it is gone.
+        deadline = time.monotonic() + PORT_SECONDS
+        while not port_is_free(port):
+            if time.monotonic() > deadline:
+                port = free_port()
+                break
+            time.sleep(0.1)
+        write_atomically(self._control_port_file, str(port))
+        return port
 
     def _redshift_environment(self, _port: int) -> Mapping[str, str]:
         return {

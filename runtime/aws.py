@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +24,11 @@ DEFAULT_REGION = "us-east-1"
 # What the emulator takes for the account's root; it holds for no real account.
 EMULATOR_ACCESS_KEY = "test"
 EMULATOR_SECRET_KEY = "test"  # noqa: S105 - the emulator's fixed, public value
+# boto3's own variables. It ignores them as soon as an endpoint is given, as a Connection's is.
+_SERVICE_VARIABLES = {
+    "redshift-serverless": "AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS",
+    "redshift-data": "AWS_ENDPOINT_URL_REDSHIFT_DATA",
+}
 _NO_CONFIGURATION = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
 
 _DENIED = frozenset(
@@ -80,12 +85,14 @@ class Connection:
     """Where AWS is, and who we are there.
 
     `endpoint_url` None is AWS itself. `region` and `profile` None mean what boto3 finds in the environment and
-    in ~/.aws, as the AWS CLI does.
+    in ~/.aws, as the AWS CLI does. `service_endpoints` names the services (as boto3 does) that are elsewhere than
+    `endpoint_url`: the emulator has no Redshift Serverless, the laptop's own stands beside it.
     """
 
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
+    service_endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def from_environment(cls) -> Connection:
@@ -128,6 +135,11 @@ class Connection:
             raise ConfigurationError("no AWS region is set", hint="give --region or set AWS_REGION")
         return session
 
+    def endpoint_of(self, service: str) -> str | None:
+        """Return where a service is, None for AWS: its own endpoint, the one in its variable, that of all."""
+        named = self.service_endpoints.get(service) or os.environ.get(_SERVICE_VARIABLES.get(service, ""))
+        return named or self.endpoint_url
+
     def client(self, service: str) -> Any:
         """Return a boto3 client for `service`, with path-style S3 and few retries on an emulator."""
         from botocore.config import Config
@@ -138,7 +150,7 @@ class Connection:
             s3={"addressing_style": "path"} if self.is_emulator else {},
         )
         make: Any = self.session.client  # boto3's own annotation has one overload per service name
-        return make(service, endpoint_url=self.endpoint_url, config=config)
+        return make(service, endpoint_url=self.endpoint_of(service), config=config)
 
     def storage_options(self) -> dict[str, str]:
         """Return delta-rs' storage options for this connection: endpoint, region and keys.

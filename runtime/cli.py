@@ -24,6 +24,7 @@ from runtime.target import Target, load_target
 
 COMMAND_GROUP = "goldlake.commands"
 DEFAULT_STACK = "localstack"
+WAREHOUSE_LOGIN = "redshift-admin"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -214,7 +215,8 @@ def seed_command(
 ) -> None:
     """Put the declared secrets' values; nothing is written that is equal already.
 
-    OVERRIDE_<KEY> in the environment replaces one value. Values are never shown.
+    OVERRIDE_<KEY> in the environment replaces one value. Values are never shown. The warehouse's login is left alone
+    where Pulumi or AWS made its password (setting adminPassword).
 
     \b
     Examples:
@@ -223,10 +225,12 @@ def seed_command(
     """
     from runtime.secrets import seed
 
+    target = load_target(stack, overrides=aws)
     results = seed(
-        load_target(stack, overrides=aws).connection,
+        target.connection,
         prefix=prefix,
         allow_development_defaults=allow_development_defaults,
+        made_elsewhere=() if target.seeds_warehouse_login else (WAREHOUSE_LOGIN,),
         dry_run=dry_run,
     )
     if output == "json":
@@ -262,7 +266,7 @@ def sample(
     target = load_target(stack, overrides=aws)
     report = write_sample(
         target.connection,
-        target.lake_bucket,
+        target.silver_bucket,
         rows=rows,
         seed=seed,
         append=append,
@@ -304,7 +308,7 @@ def load(stack: str, aws: Connection, path: Path, table: str, append: bool, dry_
     declared = silver_table(table)
     target = load_target(stack, overrides=aws)
     report = load_files(
-        target.connection, target.lake_bucket, path, declared, append=append, dry_run=dry_run, progress=say
+        target.connection, target.silver_bucket, path, declared, append=append, dry_run=dry_run, progress=say
     )
     if output == "json":
         show_json(report.to_dict())

@@ -144,7 +144,7 @@ def _follow(
                 details = event["stateExitedEventDetails"]
                 name = details["name"].lower()
                 seconds = (event["timestamp"] - started[name]).total_seconds()
-                steps.append(_step_result(name, seconds, json.loads(details["output"])[name]["answer"]))
+                steps.append(_step_result(name, seconds, json.loads(details["output"])))
                 on_step(name, steps[-1])
         seen = len(events)
         if execution["status"] != "RUNNING":
@@ -168,7 +168,13 @@ def _history(states: Any, arn: str) -> list[dict[str, Any]]:
         token = {"nextToken": page["nextToken"]}
 
 
-def _step_result(name: str, seconds: float, answer: dict[str, Any]) -> StepResult:
+def _step_result(name: str, seconds: float, state: dict[str, Any]) -> StepResult:
+    """Return how a step went, from the execution's state behind it; one that crashed has left an error there."""
+    if name not in state:
+        error = state.get("error") or {}
+        message = f"{error.get('Error', 'no answer')}: {error.get('Cause', '')}"
+        return StepResult(name, "crashed", round(seconds, 3), None, message)
+    answer = state[name]["answer"]
     result = {0: "ok", 1: "not ready" if name == "check" else "failed"}.get(answer["statusCode"], "unreachable")
     tables = answer.get("report", {}).get("tables", [])
     counted = [table["rows"] for table in tables if table.get("rows") is not None]

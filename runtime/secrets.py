@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from runtime.errors import ConfigurationError, FailedError
 
 CATALOGUE = Path(__file__).with_name("secrets.yml")
 OVERRIDE_PREFIX = "OVERRIDE_"
-Outcome = Literal["created", "updated", "unchanged", "restored"]
+Outcome = Literal["created", "updated", "unchanged", "restored", "not seeded"]
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,21 @@ def seed(
     prefix: str = "goldlake",
     allow_development_defaults: bool = False,
     environment: Mapping[str, str] | None = None,
+    made_elsewhere: Collection[str] = (),
     dry_run: bool = False,
 ) -> list[SeedResult]:
     """Put each declared secret's value into Secrets Manager; an entry that is equal already is not written.
 
     `OVERRIDE_<KEY>` in `environment` (default: the process's) replaces one value. An entry that is scheduled for
-    deletion is restored first. Raises ConfigurationError, before anything is written, when a value would be
-    a local default and the endpoint is AWS itself, unless `allow_development_defaults`.
+    deletion is restored first. Entries in `made_elsewhere` are left alone: Pulumi or AWS made their values. Raises
+    ConfigurationError, before anything is written, when a value would be a local default and the endpoint is AWS
+    itself, unless `allow_development_defaults`.
     """
     variables = os.environ if environment is None else environment
     values = {
         name: {key: variables.get(override_name(key)) or local_default(name, key) for key in keys}
         for name, keys in catalogue().items()
+        if name not in made_elsewhere
     }
     if not aws.is_emulator and not allow_development_defaults:
         # An override that is empty counts as none, as above.
@@ -85,7 +88,8 @@ def seed(
                 f"{', '.join(defaulted)} would get a development default, which everyone knows, on AWS itself",
                 hint=f"set {OVERRIDE_PREFIX}<KEY>, or pass --allow-development-defaults",
             )
-    return [_upsert(aws, f"{prefix}/{name}", entry, dry_run=dry_run) for name, entry in values.items()]
+    left = [SeedResult(f"{prefix}/{name}", "not seeded", ()) for name in catalogue() if name in made_elsewhere]
+    return [*(_upsert(aws, f"{prefix}/{name}", entry, dry_run=dry_run) for name, entry in values.items()), *left]
 
 
 def override_name(key: str) -> str:

@@ -7,6 +7,8 @@ REDSHIFT_PORT = "REDSHIFT_PORT"
 REDSHIFT_DATABASE = "REDSHIFT_DATABASE"
 # Id of the Secrets Manager entry with `username` and `password`.
 REDSHIFT_SECRET = "REDSHIFT_SECRET"  # noqa: S105 - the variable's name
+# Name of the workgroup that hands out temporary credentials; instead of a secret, for sign-in by IAM.
+REDSHIFT_WORKGROUP = "REDSHIFT_WORKGROUP"
 # "false" turns TLS off, for a host on loopback only.
 REDSHIFT_SSL = "REDSHIFT_SSL"
 # s3:// URL under which each gold table has a folder of its name.

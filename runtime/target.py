@@ -57,19 +57,19 @@ class Target:
         )
 
     @property
-    def lake_bucket(self) -> str:
-        """The name of the lake bucket."""
-        return self.output("lake_bucket_name")
+    def silver_bucket(self) -> str:
+        """The name of the bucket with the silver tables."""
+        return self.output("lake_silver_bucket")
 
     @property
     def gold_location(self) -> str:
         """The s3:// URL under which each gold table has a folder."""
-        return f"s3://{self.lake_bucket}/gold"
+        return f"s3://{self.output('lake_gold_bucket')}/gold"
 
     def warehouse(self) -> Warehouse:
         """Return the warehouse with the login from Secrets Manager. Raises as `runtime.warehouse.read_login` does."""
         host = self.output("transform_warehouse_host")
-        user, password = read_login(self.connection, self.output("secrets_warehouse_login_arn"))
+        user, password = read_login(self.connection, self.output("transform_warehouse_login_arn"))
         return Warehouse(
             host=host,
             port=self._port("transform_warehouse_port"),
@@ -78,6 +78,11 @@ class Target:
             password=password,
             ssl=host not in LOOPBACK_HOSTS,
         )
+
+    @property
+    def seeds_warehouse_login(self) -> bool:
+        """Whether the warehouse's login is seeded; otherwise Pulumi or AWS made its password."""
+        return str(self.outputs.get("warehouse_login_owner", "seed")) == "seed"
 
     @property
     def state_machine_arn(self) -> str:
@@ -99,6 +104,7 @@ def save_target(target: Target) -> None:
                 "stack": target.stack,
                 "endpoint_url": target.connection.endpoint_url,
                 "region": target.connection.region,
+                "service_endpoints": dict(target.connection.service_endpoints),
                 "outputs": dict(target.outputs),
             },
             indent=2,
@@ -126,6 +132,8 @@ def load_target(stack: str, *, overrides: Connection | None = None) -> Target:
             endpoint_url=wanted.endpoint_url or kept["endpoint_url"],
             region=wanted.region or kept["region"],
             profile=wanted.profile,
+            # They belong to the endpoint that was kept.
+            service_endpoints={} if wanted.endpoint_url else kept.get("service_endpoints", {}),
         ),
         outputs=kept["outputs"],
     )

@@ -12,6 +12,8 @@ from runtime.errors import ConfigurationError, UnreachableError
 
 DEFAULT_PORT = 5439
 DEFAULT_DATABASE = "analytics"
+# Redshift Serverless API, GetCredentials, durationSeconds: 900 to 3600.
+CREDENTIAL_SECONDS = 3600
 # Only these may be reached without TLS.
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -29,24 +31,31 @@ class Warehouse:
 
     @classmethod
     def from_environment(cls, aws: Connection) -> Warehouse:
-        """Return the warehouse that REDSHIFT_HOST, REDSHIFT_PORT, REDSHIFT_DATABASE and REDSHIFT_SECRET name.
+        """Return the warehouse that REDSHIFT_HOST, REDSHIFT_PORT and REDSHIFT_DATABASE name, and a login for it.
 
-        REDSHIFT_SECRET is the id of a Secrets Manager entry holding a JSON object with `username` and `password`.
+        REDSHIFT_WORKGROUP is the workgroup that hands out temporary credentials to the caller's IAM identity. Without
+        it, REDSHIFT_SECRET is the id of a Secrets Manager entry holding a JSON object with `username` and `password`.
         REDSHIFT_SSL=false turns TLS off, for loopback hosts only. Raises ConfigurationError for a missing
-        or unusable variable, UnreachableError when the secret cannot be read.
+        or unusable variable, UnreachableError when no login can be had.
         """
-        missing = [name for name in ("REDSHIFT_HOST", "REDSHIFT_SECRET") if not os.environ.get(name)]
+        workgroup = os.environ.get("REDSHIFT_WORKGROUP", "")
+        required = ("REDSHIFT_HOST",) if workgroup else ("REDSHIFT_HOST", "REDSHIFT_SECRET")
+        missing = [name for name in required if not os.environ.get(name)]
         if missing:
             raise ConfigurationError(f"environment variables are missing: {', '.join(missing)}")
         host = os.environ["REDSHIFT_HOST"]
         ssl = os.environ.get("REDSHIFT_SSL", "true") != "false"
         if not ssl and host not in LOOPBACK_HOSTS:
             raise ConfigurationError(f"REDSHIFT_SSL=false with host {host!r}: only a loopback host may go without TLS")
-        user, password = read_login(aws, os.environ["REDSHIFT_SECRET"])
+        database = os.environ.get("REDSHIFT_DATABASE", DEFAULT_DATABASE)
+        if workgroup:
+            user, password = temporary_login(aws, workgroup, database)
+        else:
+            user, password = read_login(aws, os.environ["REDSHIFT_SECRET"])
         return cls(
             host=host,
             port=int(os.environ.get("REDSHIFT_PORT", DEFAULT_PORT)),
-            database=os.environ.get("REDSHIFT_DATABASE", DEFAULT_DATABASE),
+            database=database,
             user=user,
             password=password,
             ssl=ssl,
@@ -80,6 +89,18 @@ class Warehouse:
     def ping(self, timeout_seconds: int = 10) -> None:
         """Open a connection and close it again; raises as `connect` does."""
         self.connect(timeout_seconds).close()
+
+
+def temporary_login(aws: Connection, workgroup: str, database: str) -> tuple[str, str]:
+    """Return user and password that the workgroup gives the caller's IAM identity for an hour.
+
+    An hour is the longest that GetCredentials allows; a dbt run opens connections until its end.
+    """
+    with translated(f"credentials of workgroup {workgroup}"):
+        granted = aws.client("redshift-serverless").get_credentials(
+            workgroupName=workgroup, dbName=database, durationSeconds=CREDENTIAL_SECONDS
+        )
+    return str(granted["dbUser"]), str(granted["dbPassword"])
 
 
 def read_login(aws: Connection, secret_id: str) -> tuple[str, str]:

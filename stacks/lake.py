@@ -1,45 +1,74 @@
-"""Unit `lake`: the bucket that holds silver and gold, and the Glue databases that describe them."""
+"""Unit `lake`: buckets for bronze, silver, gold and artifacts, and the Glue databases of silver and gold."""
 
 from __future__ import annotations
 
-import pulumi
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pulumi_aws as aws
 
-from components.bucket import DataBucket, DataBucketArgs
-from components.naming import Names
-from stacks.outputs import LakeOutputs
+from components.lake import GlueDatabases, GlueDatabasesArgs, LakeBuckets, LakeBucketsArgs
+from stacks.names import GOLD_DATABASE, SILVER_DATABASES
+from stacks.outputs import FoundationOutputs, LakeOutputs
 from stacks.settings import Settings
 
-SILVER_DATABASES = ("silver_linkedin", "silver_companies", "silver_ai_enrichment")
-GOLD_DATABASE = "gold"
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the unit is given."""
+
+    foundation: FoundationOutputs | None
+    """For its key; None without a customer key."""
 
 
-def deploy(settings: Settings) -> LakeOutputs:
-    """Register the lake bucket and the silver and gold databases."""
-    names = Names(settings.prefix, settings.stack)
+def deploy(settings: Settings, inputs: Inputs) -> LakeOutputs:
+    """Register the buckets and databases. A silver bucket that exists is adopted together with its databases."""
+    names = settings.names("lake")
     account = aws.get_caller_identity_output().account_id
-    bucket = DataBucket(
+
+    def named(layer: str) -> Callable[[str], str]:
+        return lambda found: names.bucket(layer, found, settings.region)
+
+    buckets = LakeBuckets(
         "lake",
-        DataBucketArgs(
-            bucket_name=settings.lake_bucket
-            or account.apply(lambda found: names.bucket("lake", found, settings.region)),
-            tags=names.tags("lake"),
+        LakeBucketsArgs(
+            names={layer: account.apply(named(layer)) for layer in ("bronze", "silver", "gold", "artifacts")},
+            silver_existing=settings.silver_bucket,
+            key_arn=inputs.foundation.key_arn if inputs.foundation else None,
             protect=settings.protect_data,
             force_destroy=settings.force_destroy,
             tls_only=settings.require_tls,
+            noncurrent_days=settings.old_version_days,
+            intelligent_tiering_days=settings.intelligent_tiering_days or None,
+            inventory=settings.lake_inventory,
+            account=account,
+            tags=names.tags("lake"),
         ),
     )
-    for database in SILVER_DATABASES:
-        _database(database, bucket.bucket_name, f"silver/{database}", names)
-    gold = _database(GOLD_DATABASE, bucket.bucket_name, "gold", names)
-    return LakeOutputs(bucket_name=bucket.bucket_name, bucket_arn=bucket.arn, gold_database=gold.name)
 
+    def located(database: str) -> Callable[[str], str]:
+        return lambda bucket: f"s3://{bucket}/silver/{database}"
 
-def _database(name: str, bucket: pulumi.Output[str], prefix: str, names: Names) -> aws.glue.CatalogDatabase:
-    return aws.glue.CatalogDatabase(
-        name,
-        name=name,
-        description=f"Goldlake {name}",
-        location_uri=bucket.apply(lambda found: f"s3://{found}/{prefix}"),
-        tags=names.tags(name),
+    GlueDatabases(
+        "silver",
+        GlueDatabasesArgs(
+            databases={}
+            if settings.silver_bucket
+            else {name: buckets.silver_bucket.apply(located(name)) for name in SILVER_DATABASES},
+            tags=names.tags("silver"),
+        ),
+    )
+    gold = GlueDatabases(
+        "gold",
+        GlueDatabasesArgs(
+            databases={GOLD_DATABASE: buckets.gold_bucket.apply(lambda found: f"s3://{found}/gold")},
+            tags=names.tags("gold"),
+        ),
+    )
+    return LakeOutputs(
+        bronze_bucket=buckets.bronze_bucket,
+        silver_bucket=buckets.silver_bucket,
+        gold_bucket=buckets.gold_bucket,
+        artifacts_bucket=buckets.artifacts_bucket,
+        gold_database=gold.names[GOLD_DATABASE],
     )

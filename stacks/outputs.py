@@ -1,11 +1,24 @@
-"""Typed outputs of units: the only thing that passes between them."""
+"""Typed outputs of units: the only thing that passes between them.
+
+A stack exports them as `<unit>_<field>`. Another stack reads them back from a StackReference into the same class.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self
 
 import pulumi
+
+from runtime.errors import ConfigurationError
+
+
+class Reference(Protocol):
+    """What is read of a `pulumi.StackReference`."""
+
+    def get_output(self, name: pulumi.Input[str]) -> pulumi.Output[Any]:
+        """Return an output, or an output of None when the stack has none of this name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,18 +29,77 @@ class UnitOutputs:
 
     def exports(self) -> dict[str, pulumi.Output[Any]]:
         """Return the outputs under the names that the stack exports: `<unit>_<field>`."""
-        return {f"{self.unit}_{field.name}": getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {self.export_name(field): getattr(self, field) for field in self.names()}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the fields."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def export_name(cls, field: str) -> str:
+        """Return the name under which a stack exports a field."""
+        return f"{cls.unit}_{field}"
+
+    @classmethod
+    def imported(cls, reference: Reference, stack: str) -> Self:
+        """Return the outputs that `stack` exports.
+
+        A preview or deployment fails with ConfigurationError that names stack and output when one is missing.
+        """
+
+        def required(name: str) -> Callable[[Any], Any]:
+            def check(value: Any) -> Any:
+                if value is None:
+                    raise ConfigurationError(
+                        f"stack {stack!r} has no output {name!r}: "
+                        f"deploy it first, with the unit {cls.unit} of this version"
+                    )
+                return value
+
+            return check
+
+        return cls(
+            **{field: reference.get_output(name).apply(required(name)) for field, name in cls._exported().items()}
+        )
+
+    @classmethod
+    def _exported(cls) -> dict[str, str]:
+        return {field: cls.export_name(field) for field in cls.names()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StateOutputs(UnitOutputs):
+    """Where Pulumi keeps the state of the other stacks, and what encrypts their secrets."""
+
+    unit: ClassVar[str] = "state"
+
+    bucket_name: pulumi.Output[str]
+    log_bucket_name: pulumi.Output[str]
+    key_arn: pulumi.Output[str]
+    key_alias: pulumi.Output[str]
+    lock_table_name: pulumi.Output[str]
+    """Empty without a lock table."""
+    login_url: pulumi.Output[str]
+    """For `pulumi login`."""
+    secrets_provider: pulumi.Output[str]
+    """For `pulumi stack init --secrets-provider`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FoundationOutputs(UnitOutputs):
-    """What the network offers."""
+    """The network, the key and the topic that other units use."""
 
     unit: ClassVar[str] = "foundation"
 
     vpc_id: pulumi.Output[str]
     subnet_ids: pulumi.Output[list[str]]
     function_security_group_id: pulumi.Output[str]
+    warehouse_security_group_id: pulumi.Output[str]
+    alarm_topic_arn: pulumi.Output[str]
+    key_arn: pulumi.Output[str]
+    """Empty without a customer key."""
+    dashboard_name: pulumi.Output[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,18 +108,38 @@ class LakeOutputs(UnitOutputs):
 
     unit: ClassVar[str] = "lake"
 
-    bucket_name: pulumi.Output[str]
-    bucket_arn: pulumi.Output[str]
+    bronze_bucket: pulumi.Output[str]
+    silver_bucket: pulumi.Output[str]
+    gold_bucket: pulumi.Output[str]
+    artifacts_bucket: pulumi.Output[str]
     gold_database: pulumi.Output[str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SecretsOutputs(UnitOutputs):
-    """The ids of the secret entries, which hold no value until they are seeded."""
+    """The ids of the secret entries."""
 
     unit: ClassVar[str] = "secrets"
 
     warehouse_login_arn: pulumi.Output[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarehouseOutputs(UnitOutputs):
+    """How to reach the workgroup and sign in."""
+
+    unit: ClassVar[str] = "warehouse"
+
+    host: pulumi.Output[str]
+    port: pulumi.Output[int]
+    database: pulumi.Output[str]
+    namespace_name: pulumi.Output[str]
+    workgroup_name: pulumi.Output[str]
+    workgroup_arn: pulumi.Output[str]
+    login_arn: pulumi.Output[str]
+    """The secret with the admin's login; empty when the namespace has no password."""
+    login_owner: pulumi.Output[str]
+    """Who puts the admin's password into its secret: pulumi, aws, or seed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,11 +151,15 @@ class TransformOutputs(UnitOutputs):
     warehouse_host: pulumi.Output[str]
     warehouse_port: pulumi.Output[int]
     warehouse_database: pulumi.Output[str]
+    warehouse_login_arn: pulumi.Output[str]
 
     check_arn: pulumi.Output[str]
     build_arn: pulumi.Output[str]
+    """Of the alias that the pipeline calls."""
     export_arn: pulumi.Output[str]
     register_arn: pulumi.Output[str]
+    dead_letter_queue_arn: pulumi.Output[str]
+    """Where calls of the dbt runner and starts of the pipeline end that failed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,3 +170,14 @@ class PipelineOutputs(UnitOutputs):
 
     state_machine_arn: pulumi.Output[str]
     schedule_name: pulumi.Output[str]
+
+
+OUTPUTS: tuple[type[UnitOutputs], ...] = (
+    StateOutputs,
+    FoundationOutputs,
+    LakeOutputs,
+    SecretsOutputs,
+    WarehouseOutputs,
+    TransformOutputs,
+    PipelineOutputs,
+)

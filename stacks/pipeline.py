@@ -1,4 +1,4 @@
-"""Unit `pipeline`: the state machine over the four functions, and its schedule."""
+"""Unit `pipeline`: the state machine over the four functions, its schedule, and word of its failures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pulumi_aws as aws
 
-from components.naming import Names
 from components.pipeline import GoldPipeline, GoldPipelineArgs
-from stacks.outputs import PipelineOutputs, TransformOutputs
+from stacks.names import PIPELINE
+from stacks.outputs import FoundationOutputs, PipelineOutputs, TransformOutputs
 from stacks.settings import Settings
 
 
@@ -16,16 +16,17 @@ from stacks.settings import Settings
 class Inputs:
     """What the unit is given."""
 
+    foundation: FoundationOutputs
     transform: TransformOutputs
 
 
 def deploy(settings: Settings, inputs: Inputs) -> PipelineOutputs:
-    """Register the state machine and the schedule."""
-    names = Names(settings.prefix, settings.stack)
+    """Register the state machine, the schedule and the notification."""
+    names = settings.names("pipeline")
     pipeline = GoldPipeline(
         "pipeline",
         GoldPipelineArgs(
-            state_machine_name=names.name("pipeline"),
+            state_machine_name=names.name(PIPELINE),
             function_arns={
                 "check": inputs.transform.check_arn,
                 "build": inputs.transform.build_arn,
@@ -35,8 +36,12 @@ def deploy(settings: Settings, inputs: Inputs) -> PipelineOutputs:
             schedule_expression=settings.schedule_expression,
             schedule_enabled=settings.schedule_enabled,
             log_retention_days=settings.log_retention_days,
+            key_arn=inputs.foundation.key_arn if settings.customer_key else None,
+            notification_topic_arn=inputs.foundation.alarm_topic_arn,
+            dead_letter_queue_arn=inputs.transform.dead_letter_queue_arn,
             account=aws.get_caller_identity_output().account_id,
-            tags=names.tags("pipeline"),
+            region=settings.region,
+            tags=names.tags(PIPELINE),
         ),
     )
     return PipelineOutputs(state_machine_arn=pipeline.state_machine_arn, schedule_name=pipeline.schedule_name)

@@ -1,25 +1,40 @@
-"""Unit `secrets`: the Secrets Manager entries. Values come from `goldlake secrets seed`, never from here."""
+"""Unit `secrets`: the Secrets Manager entries.
+
+Values come from `goldlake secrets seed`, or from the unit that makes them.
+"""
 
 from __future__ import annotations
 
-from components.naming import Names
+from dataclasses import dataclass
+
+import pulumi_aws as aws
+
 from components.secret import SecretEntry, SecretEntryArgs
-from stacks.outputs import SecretsOutputs
+from stacks.names import WAREHOUSE_LOGIN
+from stacks.outputs import FoundationOutputs, SecretsOutputs
 from stacks.settings import Settings
 
-WAREHOUSE_LOGIN = "redshift-admin"
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the unit is given."""
+
+    foundation: FoundationOutputs | None
+    """For its key; None without a customer key."""
 
 
-def deploy(settings: Settings) -> SecretsOutputs:
+def deploy(settings: Settings, inputs: Inputs) -> SecretsOutputs:
     """Register the entry with the warehouse's login."""
-    names = Names(settings.prefix, settings.stack)
+    names = settings.names("secrets")
     login = SecretEntry(
         WAREHOUSE_LOGIN,
         SecretEntryArgs(
             secret_name=names.secret(WAREHOUSE_LOGIN),
-            description="Login of dbt and export to the warehouse: username, password",
-            # The shortest and the longest that Secrets Manager allows beside 0.
+            description="Login of the warehouse's admin: username, password",
+            # The longest that Secrets Manager allows, or none.
             recovery_days=30 if settings.protect_data else 0,
+            account=aws.get_caller_identity_output().account_id,
+            key_arn=inputs.foundation.key_arn if inputs.foundation else None,
             tags=names.tags(WAREHOUSE_LOGIN),
             protect=settings.protect_data,
         ),

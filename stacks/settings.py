@@ -9,38 +9,65 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin
 
 import pulumi
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from components.naming import STANDARD_TAGS, Names
 from runtime.errors import ConfigurationError
 
 NAMESPACE = "goldlake"
-UNITS = ("foundation", "lake", "secrets", "transform", "pipeline")
+# The stack that the laptop platform deploys; the only one that may go without TLS.
+LAPTOP_STACK = "localstack"
+UNITS = ("state", "foundation", "lake", "secrets", "warehouse", "transform", "pipeline")
+# `state` is deployed once, with a local backend, by `goldlake state bootstrap`.
+DEFAULT_UNITS = UNITS[1:]
 RUNTIMES = ("python3.11", "python3.12", "python3.13")
 # CloudWatch Logs, PutRetentionPolicy, retentionInDays.
 RETENTION_DAYS = frozenset(
     {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
 )
+# Redshift Serverless API, CreateWorkgroup, baseCapacity: 4, or 8 to 512 in steps of 8.
+BASE_CAPACITIES = frozenset({4, *range(8, 513, 8)})
 
 
-def _must(rule: Callable[[Any], bool], allowed: str) -> AfterValidator:
-    """Return a validator that refuses values which break `rule`; `allowed` says what holds and why."""
+@dataclass(frozen=True)
+class Rule:
+    """What a value must fulfil, and the words that say so: range and reason."""
 
-    def validate(value: Any) -> Any:
-        if not rule(value):
-            raise ValueError(allowed)
+    holds: Callable[[Any], bool]
+    allowed: str
+
+    def __call__(self, value: Any) -> Any:
+        """Return the value, or raise ValueError with the range and the reason."""
+        if not self.holds(value):
+            raise ValueError(self.allowed)
         return value
 
-    return AfterValidator(validate)
+
+def _must(holds: Callable[[Any], bool], allowed: str) -> AfterValidator:
+    return AfterValidator(Rule(holds, allowed))
 
 
 def _matches(pattern: str) -> Callable[[str], bool]:
     return lambda value: re.fullmatch(pattern, value) is not None
+
+
+def _between(low: int, high: int) -> Callable[[int], bool]:
+    return lambda value: low <= value <= high
+
+
+def _each_once(holds: Callable[[str], bool]) -> Callable[[Sequence[str]], bool]:
+    return lambda values: len(set(values)) == len(values) and all(holds(value) for value in values)
+
+
+def _pairs(key: str, value: str) -> Callable[[Mapping[str, str]], bool]:
+    return lambda given: all(_matches(key)(k) and _matches(value)(v) for k, v in given.items())
 
 
 def _is_vpc_cidr(value: str) -> bool:
@@ -51,9 +78,20 @@ def _is_vpc_cidr(value: str) -> bool:
     return network.is_private and 16 <= network.prefixlen <= 22
 
 
-_Memory = Annotated[
-    int, _must(lambda v: 512 <= v <= 10240, "512 to 10240 MB: dbt and delta-rs need 512, Lambda has 10240")
+# AWS, "Tag naming and usage conventions": letters, digits, spaces and some signs, in all services.
+_TAG_TEXT = r"[\w .:/=+@-]"
+_TagValue = Annotated[
+    str,
+    _must(
+        _matches(rf"{_TAG_TEXT}{{1,256}}"),
+        "1 to 256 letters, digits, spaces or . : / = + - @ _: AWS tags allow no more",
+    ),
 ]
+_Memory = Annotated[int, _must(_between(512, 10240), "512 to 10240 MB: dbt and delta-rs need 512, Lambda has 10240")]
+
+
+def _ids(kind: str) -> AfterValidator:
+    return _must(_each_once(_matches(rf"{kind}-[0-9a-f]{{8,17}}")), f"ids such as {kind}-0123456789abcdef0, each once")
 
 
 class Settings(BaseModel):
@@ -64,13 +102,14 @@ class Settings(BaseModel):
     stack: Annotated[
         str,
         _must(
-            _matches(r"[a-z][a-z0-9-]{0,19}"),
-            "1 to 20 of a-z, 0-9 and dash, a letter first: it is part of names",
+            _matches(r"[a-z][a-z0-9-]{0,29}"), "1 to 30 of a-z, 0-9 and dash, a letter first: it is a tag and a name"
         ),
     ]
     region: Annotated[
         str, _must(_matches(r"[a-z]{2}(-[a-z]+)+-\d"), "an AWS region such as us-east-1, set by aws:region")
     ]
+
+    # Names and tags
     prefix: Annotated[
         str,
         _must(
@@ -78,22 +117,47 @@ class Settings(BaseModel):
             "2 to 20 of a-z, 0-9 and dash, a letter first: S3 bucket names allow no more",
         ),
     ] = "goldlake"
+    owner: _TagValue
+    cost_centre: _TagValue
+    environment: Annotated[
+        str, _must(_matches(rf"{_TAG_TEXT}{{0,256}}"), "empty for the stack's name, or text that AWS tags allow")
+    ] = ""
+    tags: Annotated[
+        dict[str, str],
+        _must(
+            lambda v: (
+                _pairs(rf"(?!aws:){_TAG_TEXT}{{1,128}}", rf"{_TAG_TEXT}{{0,256}}")(v)
+                and not set(v) & set(STANDARD_TAGS)
+                and len(v) <= 30
+            ),
+            f"up to 30 tags that AWS allows, none of {', '.join(STANDARD_TAGS)}",
+        ),
+    ] = {}
+
+    # What the stack holds
     units: Annotated[
         tuple[str, ...],
         _must(
-            lambda v: len(v) > 0 and len(set(v)) == len(v) and set(v) <= set(UNITS),
-            f"one or more of {', '.join(UNITS)}, each once",
+            lambda v: len(v) > 0 and _each_once(UNITS.__contains__)(v), f"one or more of {', '.join(UNITS)}, each once"
         ),
-    ] = UNITS
+    ] = DEFAULT_UNITS
+    imports: Annotated[
+        dict[str, str],
+        _must(
+            lambda v: (
+                set(v) <= set(UNITS) and all(_matches(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,2}")(s) for s in v.values())
+            ),
+            f"a stack's name (name, project/name or organization/project/name) for any of {', '.join(UNITS)}",
+        ),
+    ] = {}
+
+    # Keeping data
     protect_data: bool = True
     force_destroy: bool = False
-    lake_bucket: Annotated[
-        str,
-        _must(
-            _matches(r"|[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
-            "empty, or 3 to 63 of a-z, 0-9, dot and dash: the rule for S3 bucket names",
-        ),
-    ] = ""
+    customer_key: bool = False
+    old_version_days: Annotated[int, _must(_between(1, 3650), "1 to 3650 days")] = 30
+
+    # Network
     vpc_cidr: Annotated[
         str, _must(_is_vpc_cidr, "a private IPv4 range of /16 to /22: three subnets are cut from it")
     ] = "10.42.0.0/16"
@@ -104,70 +168,189 @@ class Settings(BaseModel):
             "empty, or at least 3 different zones: Redshift Serverless needs subnets in 3",
         ),
     ] = ()
+    nat_gateways: Literal["none", "single", "per-zone"] = "none"
+    flow_logs: bool = True
+    endpoint_zones: Annotated[int, _must(_between(1, 6), "1 to 6: each zone of each endpoint costs by the hour")] = 1
+    existing_vpc_id: Annotated[
+        str, _must(_matches(r"|vpc-[0-9a-f]{8,17}"), "empty, or an id such as vpc-0123456789abcdef0")
+    ] = ""
+    existing_subnet_ids: Annotated[tuple[str, ...], _ids("subnet")] = ()
+    existing_route_table_ids: Annotated[tuple[str, ...], _ids("rtb")] = ()
+
+    # Logs and alarms
     log_retention_days: Annotated[
         int,
         _must(RETENTION_DAYS.__contains__, f"one of {sorted(RETENTION_DAYS)}: CloudWatch Logs has no others"),
     ] = 30
+    alarm_emails: Annotated[
+        tuple[str, ...], _must(_each_once(_matches(r"[^@\s]+@[^@\s]+\.[^@\s]+")), "mail addresses, each once")
+    ] = ()
+
+    # Lake
+    silver_bucket: Annotated[
+        str,
+        _must(
+            _matches(r"|(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+            "empty, or 3 to 63 of a-z, 0-9, dot and dash: the rule for S3 bucket names",
+        ),
+    ] = ""
+    intelligent_tiering_days: Annotated[
+        int,
+        _must(_between(0, 3650), "0 for off, or 1 to 3650 days after which S3 moves objects to Intelligent-Tiering"),
+    ] = 0
+    lake_inventory: bool = False
+
+    # Warehouse
+    warehouse_database: Annotated[
+        str,
+        _must(_matches(r"[a-z_][a-z0-9_]{0,63}"), "1 to 64 of a-z, 0-9 and underscore: Redshift's rule for databases"),
+    ] = "analytics"
+    base_capacity: Annotated[
+        int,
+        _must(BASE_CAPACITIES.__contains__, "4, or 8 to 512 RPU in steps of 8: Redshift Serverless has no others"),
+    ] = 8
+    max_capacity: Annotated[
+        int,
+        _must(lambda v: v == 0 or v in BASE_CAPACITIES, "0 for none, or 4, or 8 to 512 RPU in steps of 8"),
+    ] = 0
+    usage_limit_hours: Annotated[int, _must(_between(0, 1_000_000), "0 for none, or 1 to 1000000 RPU-hours")] = 240
+    usage_limit_period: Literal["daily", "weekly", "monthly"] = "monthly"
+    usage_limit_action: Literal["log", "emit-metric", "deactivate"] = "emit-metric"
+    query_seconds: Annotated[
+        int, _must(_between(1, 86399), "1 to 86399 seconds, Redshift's range of max_query_execution_time")
+    ] = 3600
+    admin_password: Literal["generated", "managed", "none"] = "generated"  # noqa: S105 - a way, not a password
+    sign_in: Literal["iam", "password"] = "iam"
+    external_schemas: Annotated[
+        dict[str, str],
+        _must(
+            _pairs(r"[a-z_][a-z0-9_]{0,126}", r"silver_[a-z0-9_]{1,240}"),
+            "schema name -> Glue database, whose name starts with silver_: Spectrum's role may read no others",
+        ),
+    ] = {
+        "silver_linkedin": "silver_linkedin",
+        "silver_companies": "silver_companies",
+        "silver_ai": "silver_ai_enrichment",
+    }
+    warehouse_host: Annotated[
+        str,
+        _must(_matches(r"|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"), "empty, or a host name or IPv4 address"),
+    ] = ""
+    warehouse_port: Annotated[int, _must(_between(1024, 65535), "1024 to 65535")] = 5439
+    require_tls: bool = True
+
+    # Functions
     lambda_runtime: Annotated[str, _must(RUNTIMES.__contains__, f"one of {', '.join(RUNTIMES)}")] = "python3.11"
     dbt_memory_mb: _Memory = 512
     task_memory_mb: _Memory = 1024
-    timeout_seconds: Annotated[int, _must(lambda v: 60 <= v <= 900, "60 to 900 seconds: Lambda's own limit is 900")] = (
-        900
-    )
+    timeout_seconds: Annotated[int, _must(_between(60, 900), "60 to 900 seconds: Lambda's own limit is 900")] = 900
     artifacts_dir: Path = Path(".goldlake/build")
-    warehouse_host: Annotated[
-        str,
+    dbt_reserved_concurrency: Annotated[
+        int,
         _must(
-            _matches(r"|[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"),
-            "empty, or a host name or IPv4 address",
+            lambda v: v in (-1, 1),
+            "1, since dbt must not run twice at once, or -1 for an account that has no concurrency to reserve",
         ),
+    ] = 1
+    dbt_stable_version: Annotated[
+        str, _must(_matches(r"|[1-9][0-9]*"), "empty for the newest, or the number of a published version")
     ] = ""
-    warehouse_port: Annotated[int, _must(lambda v: 1024 <= v <= 65535, "1024 to 65535")] = 5439
-    warehouse_database: Annotated[
-        str,
-        _must(
-            _matches(r"[a-z_][a-z0-9_]{0,63}"),
-            "1 to 64 of a-z, 0-9 and underscore: Redshift's rule for databases",
-        ),
-    ] = "analytics"
-    require_tls: bool = True
+    canary_percent: Annotated[int, _must(_between(0, 99), "0 to 99 percent")] = 0
+
+    # Pipeline
     schedule_expression: Annotated[
         str,
-        _must(
-            _matches(r"(cron|rate|at)\(.+\)"),
-            "cron(...), rate(...) or at(...), as EventBridge Scheduler has them",
-        ),
+        _must(_matches(r"(cron|rate|at)\(.+\)"), "cron(...), rate(...) or at(...), as EventBridge Scheduler has them"),
     ] = "cron(0 5 * * ? *)"
     schedule_enabled: bool = True
     trino_url: Annotated[
         str,
-        _must(
-            _matches(r"|https?://[^@/\s]+@[^@/\s]+/[A-Za-z0-9_]+"),
-            "empty, or http(s)://user@host:port/catalog",
-        ),
+        _must(_matches(r"|https?://[^@/\s]+@[^@/\s]+/[A-Za-z0-9_]+"), "empty, or http(s)://user@host:port/catalog"),
     ] = ""
 
-    @model_validator(mode="after")
-    def _agree(self) -> Settings:
-        """Refuse values that are each allowed and together are not."""
-        faults = []
-        if self.force_destroy and self.protect_data:
-            faults.append("forceDestroy=true needs protectData=false: deleting data takes both")
-        if "transform" in self.units and not self.warehouse_host:
-            faults.append("warehouseHost is empty: the transform unit needs the warehouse's host name")
-        if not self.require_tls and self.warehouse_host not in ("127.0.0.1", "localhost"):
-            faults.append(
-                f"requireTls=false with warehouseHost {self.warehouse_host!r}: only a laptop's emulator and warehouse, "
-                "which listen on loopback, may go without TLS"
-            )
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+    # State backend
+    state_lock_table: bool = True
+    state_customer_key: bool = False
 
     @property
     def zones(self) -> tuple[str, ...]:
         """The availability zones to use: the ones given, or a, b and c of the region."""
         return self.availability_zones or tuple(f"{self.region}{letter}" for letter in "abc")
+
+    def names(self, unit: str) -> Names:
+        """Return the names and tags of a unit's resources."""
+        return Names(
+            prefix=self.prefix,
+            stack=self.stack,
+            unit=unit,
+            environment=self.environment or self.stack,
+            owner=self.owner,
+            cost_centre=self.cost_centre,
+            more_tags=self.tags,
+        )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What several settings must fulfil together."""
+
+    fields: tuple[str, ...]
+    holds: Callable[[Settings], bool]
+    reason: str
+
+
+AGREEMENTS = (
+    Agreement(
+        ("force_destroy", "protect_data"),
+        lambda s: not (s.force_destroy and s.protect_data),
+        "deleting data takes both: protectData=false and forceDestroy=true",
+    ),
+    Agreement(
+        ("require_tls",),
+        lambda s: s.require_tls or s.stack == LAPTOP_STACK,
+        f"only the laptop's stack ({LAPTOP_STACK}), whose emulator listens on loopback, may go without TLS",
+    ),
+    Agreement(
+        ("existing_vpc_id", "existing_subnet_ids", "existing_route_table_ids"),
+        lambda s: bool(s.existing_vpc_id) == bool(s.existing_subnet_ids) == bool(s.existing_route_table_ids),
+        "an existing network needs its VPC, its subnets and their route tables, or none of the three",
+    ),
+    Agreement(
+        ("existing_subnet_ids",),
+        lambda s: len(s.existing_subnet_ids) == 0 or len(s.existing_subnet_ids) >= 3,
+        "at least 3 subnets in 3 zones: Redshift Serverless needs them",
+    ),
+    Agreement(
+        ("existing_vpc_id", "nat_gateways"),
+        lambda s: not s.existing_vpc_id or s.nat_gateways == "none",
+        "an existing VPC has the NAT gateways that it has: natGateways must be none",
+    ),
+    Agreement(
+        ("max_capacity", "base_capacity"),
+        lambda s: s.max_capacity == 0 or s.max_capacity >= s.base_capacity,
+        "the largest capacity cannot be below the base capacity",
+    ),
+    Agreement(
+        ("warehouse_host", "units"),
+        lambda s: not s.warehouse_host or "warehouse" not in s.units,
+        "a warehouse that exists is named instead of the unit warehouse, not beside it",
+    ),
+    Agreement(
+        ("warehouse_host", "sign_in"),
+        lambda s: not s.warehouse_host or s.sign_in == "password",
+        "sign-in by IAM needs a workgroup's name, which a host does not tell: signIn must be password",
+    ),
+    Agreement(
+        ("warehouse_port",),
+        lambda s: bool(s.warehouse_host) or 5431 <= s.warehouse_port <= 5455 or 8191 <= s.warehouse_port <= 8215,
+        "5431 to 5455 or 8191 to 8215: a workgroup of Redshift Serverless has no others",
+    ),
+    Agreement(
+        ("canary_percent", "dbt_stable_version"),
+        lambda s: s.canary_percent == 0 or bool(s.dbt_stable_version),
+        "a canary shares calls between the newest version and a stable one: set dbtStableVersion",
+    ),
+)
 
 
 def load_settings() -> Settings:
@@ -191,18 +374,27 @@ def config_keys() -> dict[str, str]:
 
 
 def parse_settings(values: Mapping[str, str], *, stack: str, region: str | None) -> Settings:
-    """Return validated settings from the raw texts of a configuration (arrays are JSON, as Pulumi keeps them).
+    """Return validated settings from the texts of a configuration; arrays and objects are JSON, as Pulumi keeps them.
 
     Raises ConfigurationError that lists every fault.
     """
+    structured = {key for name, key in config_keys().items() if _is_structured(name)}
     raw: dict[str, Any] = {"stack": stack, "region": region or ""}
-    known = set(config_keys().values())
     for key, text in values.items():
-        raw[key] = _decode(text) if key in known and key in ("units", "availabilityZones") else text
+        raw[key] = _decode(text) if key in structured else text
     try:
-        return Settings.model_validate(raw)
+        settings = Settings.model_validate(raw)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, stack)) from None
+        raise _refusal(stack, _explain(error) + _disagreements(*_usable(raw, error))) from None
+    faults = _disagreements(settings, frozenset())
+    if faults:
+        raise _refusal(stack, faults)
+    return settings
+
+
+def _is_structured(name: str) -> bool:
+    """Return whether a setting is an array or an object."""
+    return get_origin(Settings.model_fields[name].annotation) in (tuple, dict)
 
 
 def _decode(text: str) -> Any:
@@ -213,16 +405,46 @@ def _decode(text: str) -> Any:
         return text
 
 
-def _explain(error: ValidationError, stack: str) -> str:
+def _usable(raw: Mapping[str, Any], error: ValidationError) -> tuple[Settings, frozenset[str]]:
+    """Return settings without the faulty values, and the names of the fields that are not as they were meant."""
+    faulty = {str(fault["loc"][0]) for fault in error.errors(include_url=False) if fault["loc"]}
+    # What has no default stands for itself: nothing is deployed with these settings.
+    stand_ins = {"stack": "stack", "region": "us-east-1", "owner": "owner", "costCentre": "none"}
+    kept = {key: value for key, value in raw.items() if key not in faulty}
+    names = {key: name for name, key in config_keys().items()}
+    return Settings.model_validate({**stand_ins, **kept}), frozenset(names.get(key, key) for key in faulty)
+
+
+def _disagreements(settings: Settings, faulty: frozenset[str]) -> list[str]:
+    """Return what valid values break together."""
+    lines = []
+    for agreement in AGREEMENTS:
+        if faulty.isdisjoint(agreement.fields) and not agreement.holds(settings):
+            shown = (f"{NAMESPACE}:{to_camel(name)} = {_plain(getattr(settings, name))!r}" for name in agreement.fields)
+            lines.append(f"{', '.join(shown)}: {agreement.reason}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _explain(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
         reason = fault["msg"].removeprefix("Value error, ")
-        if not fault["loc"]:
-            lines.append(reason)
-            continue
         key = f"{NAMESPACE}:{fault['loc'][0]}"
+        if fault["type"] == "missing":
+            lines.append(f"{key} is not set: every resource carries it as a tag")
+            continue
         if fault["type"] == "extra_forbidden":
             reason = "no such setting; Pulumi.yaml lists them all"
         lines.append(f"{key} = {fault['input']!r}: {reason}")
+    return lines
+
+
+def _refusal(stack: str, lines: Sequence[str]) -> ConfigurationError:
     count = f"{len(lines)} setting{'s' if len(lines) > 1 else ''}"
-    return f"{count} of stack {stack!r} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)
+    return ConfigurationError(
+        f"{count} of stack {stack!r} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import pulumi
 import pulumi_aws as aws
 
 from components import policies
+from components.bucket import bucket_arn
+from components.dbt_runner import DbtRunner, DbtRunnerArgs
 from components.function import (
     FunctionVpc,
     PythonLayer,
@@ -20,8 +23,8 @@ from components.function import (
 from components.naming import Names
 from runtime import settings as env
 from runtime.errors import ConfigurationError
-from stacks.lake import GOLD_DATABASE
-from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, TransformOutputs
+from stacks.names import FUNCTION_NAMES, GOLD_DATABASE
+from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, TransformOutputs, WarehouseOutputs
 from stacks.settings import Settings
 
 FUNCTIONS_CODE = "functions"
@@ -40,12 +43,8 @@ HANDLERS: Mapping[str, str] = {
     "export": "lambdas.export.handler.handle",
     "register": "lambdas.register.handler.handle",
 }
-FUNCTION_NAMES: Mapping[str, str] = {
-    "check": "check",
-    "build": "dbt-runner",
-    "export": "export",
-    "register": "register",
-}
+# The steps that talk to the warehouse, from inside the network.
+WAREHOUSE_STEPS = ("build", "export")
 DESCRIPTIONS: Mapping[str, str] = {
     "check": "Are the silver tables there, not empty and fresh?",
     "build": "dbt build against the warehouse",
@@ -62,6 +61,36 @@ class Inputs:
     foundation: FoundationOutputs
     lake: LakeOutputs
     secrets: SecretsOutputs
+    warehouse: WarehouseOutputs | None
+    """None for a warehouse that exists already, which the settings name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Warehouse:
+    """The warehouse that the functions work on: the one of the unit, or the one that the settings name."""
+
+    host: pulumi.Output[str]
+    port: pulumi.Output[int]
+    database: pulumi.Output[str]
+    login_arn: pulumi.Output[str]
+    workgroup_name: pulumi.Output[str]
+    workgroup_arn: pulumi.Output[str]
+
+
+def _warehouse(settings: Settings, inputs: Inputs) -> _Warehouse:
+    if inputs.warehouse is not None:
+        return _Warehouse(
+            **{field.name: getattr(inputs.warehouse, field.name) for field in dataclasses.fields(_Warehouse)}
+        )
+    return _Warehouse(
+        host=pulumi.Output.from_input(settings.warehouse_host),
+        port=pulumi.Output.from_input(settings.warehouse_port),
+        database=pulumi.Output.from_input(settings.warehouse_database),
+        login_arn=inputs.secrets.warehouse_login_arn,
+        # Sign-in by IAM takes a warehouse of the unit: the settings refuse it otherwise.
+        workgroup_name=pulumi.Output.from_input(""),
+        workgroup_arn=pulumi.Output.from_input(""),
+    )
 
 
 def find_artifacts(settings: Settings) -> dict[str, Path]:
@@ -87,16 +116,76 @@ def find_artifacts(settings: Settings) -> dict[str, Path]:
 
 def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
     """Register the layers and the four functions, each with the rights of its own step."""
-    names = Names(settings.prefix, settings.stack)
+    names = settings.names("transform")
     account = aws.get_caller_identity_output().account_id
+    warehouse = _warehouse(settings, inputs)
+    layers = _layers(settings, inputs, names)
+    statements = _statements(settings, inputs, warehouse, account)
+    environment = _environment(settings, inputs, warehouse)
+
+    def args(step: str) -> TaskFunctionArgs:
+        return TaskFunctionArgs(
+            function_name=names.name(FUNCTION_NAMES[step]),
+            description=DESCRIPTIONS[step],
+            handler=HANDLERS[step],
+            code=inputs.artifacts[FUNCTIONS_CODE],
+            layers=[layers[layer].arn for layer in _layers_of(step, settings)],
+            statements=statements[step],
+            environment=environment[step],
+            runtime=settings.lambda_runtime,
+            memory_mb=settings.dbt_memory_mb if step == "build" else settings.task_memory_mb,
+            timeout_seconds=settings.timeout_seconds,
+            log_retention_days=settings.log_retention_days,
+            account=account,
+            key_arn=inputs.foundation.key_arn if settings.customer_key else None,
+            alarm_topic_arn=inputs.foundation.alarm_topic_arn,
+            tags=names.tags(FUNCTION_NAMES[step]),
+            # Only these two talk to the warehouse; the others need Glue, which has no endpoint in the VPC.
+            vpc=FunctionVpc(
+                subnet_ids=inputs.foundation.subnet_ids,
+                security_group_id=inputs.foundation.function_security_group_id,
+            )
+            if step in WAREHOUSE_STEPS
+            else None,
+        )
+
+    tasks = {step: TaskFunction(FUNCTION_NAMES[step], args(step)) for step in HANDLERS if step != "build"}
+    runner = DbtRunner(
+        FUNCTION_NAMES["build"],
+        DbtRunnerArgs(
+            **{
+                **vars(args("build")),
+                "reserved_concurrency": settings.dbt_reserved_concurrency,
+                "publish": True,
+                "stable_version": settings.dbt_stable_version,
+                "canary_percent": settings.canary_percent,
+                "tls_only": settings.require_tls,
+            }
+        ),
+    )
+    return TransformOutputs(
+        warehouse_host=warehouse.host,
+        warehouse_port=warehouse.port,
+        warehouse_database=warehouse.database,
+        warehouse_login_arn=warehouse.login_arn,
+        check_arn=tasks["check"].arn,
+        build_arn=runner.alias_arn,
+        export_arn=tasks["export"].arn,
+        register_arn=tasks["register"].arn,
+        dead_letter_queue_arn=runner.dead_letter_queue_arn,
+    )
+
+
+def _layers(settings: Settings, inputs: Inputs, names: Names) -> dict[str, PythonLayer]:
+    """Register the layers that any step needs."""
     wanted = {layer for step in STEP_LAYERS for layer in _layers_of(step, settings)}
-    layers = {
+    return {
         layer: PythonLayer(
             layer.replace("_", "-"),
             PythonLayerArgs(
                 layer_name=names.name(layer.replace("_", "-")),
                 archive=inputs.artifacts[layer],
-                bucket=inputs.lake.bucket_name,
+                bucket=inputs.lake.artifacts_bucket,
                 runtime=settings.lambda_runtime,
                 tags=names.tags(layer),
             ),
@@ -104,45 +193,6 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
         for layer in LAYERS
         if layer in wanted
     }
-    statements = _statements(settings, inputs, account)
-    environment = _environment(settings, inputs)
-    functions = {
-        step: TaskFunction(
-            FUNCTION_NAMES[step],
-            TaskFunctionArgs(
-                function_name=names.name(FUNCTION_NAMES[step]),
-                description=DESCRIPTIONS[step],
-                handler=HANDLERS[step],
-                code=inputs.artifacts[FUNCTIONS_CODE],
-                layers=[layers[layer].arn for layer in _layers_of(step, settings)],
-                statements=statements[step],
-                environment=environment[step],
-                runtime=settings.lambda_runtime,
-                memory_mb=settings.dbt_memory_mb if step == "build" else settings.task_memory_mb,
-                timeout_seconds=settings.timeout_seconds,
-                log_retention_days=settings.log_retention_days,
-                account=account,
-                tags=names.tags(FUNCTION_NAMES[step]),
-                # Only these two talk to the warehouse; the others need Glue, which has no endpoint in the VPC.
-                vpc=FunctionVpc(
-                    subnet_ids=inputs.foundation.subnet_ids,
-                    security_group_id=inputs.foundation.function_security_group_id,
-                )
-                if step in ("build", "export")
-                else None,
-            ),
-        )
-        for step in STEP_LAYERS
-    }
-    return TransformOutputs(
-        warehouse_host=pulumi.Output.from_input(settings.warehouse_host),
-        warehouse_port=pulumi.Output.from_input(settings.warehouse_port),
-        warehouse_database=pulumi.Output.from_input(settings.warehouse_database),
-        check_arn=functions["check"].arn,
-        build_arn=functions["build"].arn,
-        export_arn=functions["export"].arn,
-        register_arn=functions["register"].arn,
-    )
 
 
 def _layers_of(step: str, settings: Settings) -> Sequence[str]:
@@ -150,15 +200,21 @@ def _layers_of(step: str, settings: Settings) -> Sequence[str]:
     return (*STEP_LAYERS[step], "trino") if step == "register" and settings.trino_url else STEP_LAYERS[step]
 
 
-def _environment(settings: Settings, inputs: Inputs) -> dict[str, dict[str, pulumi.Input[str]]]:
+def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> dict[str, dict[str, pulumi.Input[str]]]:
     """Return each step's environment variables; their names are declared in runtime.settings."""
-    gold = inputs.lake.bucket_name.apply(lambda bucket: f"s3://{bucket}/gold")
-    warehouse: dict[str, pulumi.Input[str]] = {
-        env.REDSHIFT_HOST: settings.warehouse_host,
-        env.REDSHIFT_PORT: str(settings.warehouse_port),
-        env.REDSHIFT_DATABASE: settings.warehouse_database,
-        env.REDSHIFT_SECRET: inputs.secrets.warehouse_login_arn,
+    gold = inputs.lake.gold_bucket.apply(lambda bucket: f"s3://{bucket}/gold")
+    sign_in: dict[str, pulumi.Input[str]] = (
+        {env.REDSHIFT_WORKGROUP: warehouse.workgroup_name}
+        if settings.sign_in == "iam"
+        else {env.REDSHIFT_SECRET: warehouse.login_arn}
+    )
+    connection: dict[str, pulumi.Input[str]] = {
+        env.REDSHIFT_HOST: warehouse.host,
+        # A number that another stack exports comes back as a float.
+        env.REDSHIFT_PORT: warehouse.port.apply(lambda port: str(int(port))),
+        env.REDSHIFT_DATABASE: warehouse.database,
         env.REDSHIFT_SSL: "true" if settings.require_tls else "false",
+        **sign_in,
     }
     register: dict[str, pulumi.Input[str]] = {
         env.GOLD_LOCATION: gold,
@@ -169,43 +225,59 @@ def _environment(settings: Settings, inputs: Inputs) -> dict[str, dict[str, pulu
     return {
         "check": {},
         "build": {
-            **warehouse,
-            env.ARTIFACTS_LOCATION: inputs.lake.bucket_name.apply(lambda bucket: f"s3://{bucket}/artifacts/dbt"),
+            **connection,
+            env.ARTIFACTS_LOCATION: inputs.lake.artifacts_bucket.apply(lambda bucket: f"s3://{bucket}/dbt"),
         },
-        "export": {**warehouse, env.GOLD_LOCATION: gold},
+        "export": {**connection, env.GOLD_LOCATION: gold},
         "register": register,
     }
 
 
 def _statements(
-    settings: Settings, inputs: Inputs, account: pulumi.Output[str]
+    settings: Settings, inputs: Inputs, warehouse: _Warehouse, account: pulumi.Output[str]
 ) -> dict[str, pulumi.Output[list[policies.Statement]]]:
     """Return what each step's role may do."""
-    known = pulumi.Output.all(account=account, bucket=inputs.lake.bucket_arn, login=inputs.secrets.warehouse_login_arn)
+    known = pulumi.Output.all(
+        account=account,
+        silver=inputs.lake.silver_bucket.apply(bucket_arn),
+        gold=inputs.lake.gold_bucket.apply(bucket_arn),
+        artifacts=inputs.lake.artifacts_bucket.apply(bucket_arn),
+        login=warehouse.login_arn,
+        workgroup=warehouse.workgroup_arn,
+        key=inputs.foundation.key_arn if settings.customer_key else "",
+    )
+
+    def with_key(found: Mapping[str, str], statements: list[policies.Statement]) -> list[policies.Statement]:
+        return [*statements, policies.use_key(found["key"])] if found["key"] else statements
+
+    def sign_in(found: Mapping[str, str]) -> policies.Statement:
+        if settings.sign_in == "iam":
+            return policies.get_credentials(found["workgroup"])
+        return policies.read_secrets([found["login"]])
 
     def check(found: Mapping[str, str]) -> list[policies.Statement]:
-        return [
-            policies.read_catalog(settings.region, found["account"], ["silver_*"]),
-            *policies.read_prefix(found["bucket"], "silver"),
-        ]
+        return with_key(
+            found,
+            [
+                policies.read_catalog(settings.region, found["account"], ["silver_*"]),
+                *policies.read_prefix(found["silver"], "silver"),
+            ],
+        )
 
     def build(found: Mapping[str, str]) -> list[policies.Statement]:
-        return [
-            policies.read_secrets([found["login"]]),
-            *policies.write_prefix(found["bucket"], "artifacts/dbt"),
-        ]
+        return with_key(found, [sign_in(found), *policies.write_prefix(found["artifacts"], "dbt")])
 
     def export(found: Mapping[str, str]) -> list[policies.Statement]:
-        return [
-            policies.read_secrets([found["login"]]),
-            *policies.write_prefix(found["bucket"], "gold", delete=True),
-        ]
+        return with_key(found, [sign_in(found), *policies.write_prefix(found["gold"], "gold", delete=True)])
 
     def register(found: Mapping[str, str]) -> list[policies.Statement]:
-        return [
-            policies.write_catalog(settings.region, found["account"], [GOLD_DATABASE]),
-            *policies.read_prefix(found["bucket"], "gold"),
-        ]
+        return with_key(
+            found,
+            [
+                policies.write_catalog(settings.region, found["account"], [GOLD_DATABASE]),
+                *policies.read_prefix(found["gold"], "gold"),
+            ],
+        )
 
     return {
         "check": known.apply(check),

@@ -1,22 +1,26 @@
 """`python -m local.redshift --data DIR --port N`: the local Redshift in the foreground.
 
-Runs until SIGTERM or SIGINT, then ends its connections and stops PostgreSQL. The administrator's password is
-in the environment variable GOLDLAKE_LOCAL_REDSHIFT_PASSWORD.
+With --control-port it also answers the APIs of Redshift Serverless and of its Data API. Runs until SIGTERM or
+SIGINT, then ends its connections and stops PostgreSQL. The administrator's password is in the environment variable
+GOLDLAKE_LOCAL_REDSHIFT_PASSWORD.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.redshift import external, server
+from local.redshift import aws_json, control, data_api, external, server
 from local.redshift.gateway import Gateway
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import EXIT_DONE, EXIT_USAGE, ConfigurationError, GoldlakeError
@@ -32,6 +36,7 @@ class Options:
 
     data: Path
     port: int
+    control_port: int | None
     endpoint_url: str | None
     region: str
     password: str = field(repr=False)
@@ -42,6 +47,7 @@ def parse(arguments: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="python -m local.redshift", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory that keeps the databases")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="TCP port on 127.0.0.1")
+    parser.add_argument("--control-port", type=int, help="TCP port of the control plane on 127.0.0.1; none without")
     parser.add_argument("--endpoint-url", help="AWS emulator whose Glue tables become external tables")
     parser.add_argument("--region", default=DEFAULT_REGION)
     try:
@@ -52,7 +58,7 @@ def parse(arguments: list[str]) -> Options:
     password = os.environ.get(PASSWORD_VARIABLE)
     if not password:
         raise ConfigurationError(f"the environment variable {PASSWORD_VARIABLE} is not set")
-    return Options(found.data, found.port, found.endpoint_url, found.region, password)
+    return Options(found.data, found.port, found.control_port, found.endpoint_url, found.region, password)
 
 
 def bound(port: int) -> socket.socket:
@@ -74,31 +80,83 @@ async def run(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     # In threads, so that a signal during the start is kept and obeyed once there is something to stop.
-    with server.locked(options.data), bound(options.port) as listener:
-        postgres = await asyncio.to_thread(server.start, options.data, options.password)
+    with contextlib.ExitStack() as held:
+        held.enter_context(server.locked(options.data))
+        listener = held.enter_context(bound(options.port))
+        api = held.enter_context(bound(options.control_port)) if options.control_port is not None else None
+        keeps = control.sets_password_of(options.data / control.STATE_FILE, server.ADMIN)
+        postgres = await asyncio.to_thread(server.start, options.data, options.password, keep_password=keeps)
         try:
-            await _serve(options, postgres, listener, stopping)
+            with served_api(options, postgres, api) if api is not None else contextlib.nullcontext():
+                await _serve(options, postgres, listener, stopping)
         finally:
             if postgres.is_running():
                 await asyncio.to_thread(postgres.stop)
 
 
+@contextlib.contextmanager
+def served_api(options: Options, postgres: server.Postgres, listener: socket.socket) -> Iterator[None]:
+    """Answer the control plane's and the Data API's requests inside the block."""
+    plane = control.Control(
+        options.data / control.STATE_FILE,
+        control.PostgresRoles(postgres, options.password),
+        control.Emulator(options.endpoint_url) if options.endpoint_url else None,
+        port=options.port,
+    )
+    file = options.data / data_api.STATE_FILE
+    statements = data_api.over_the_wire(file, postgres, options.port, plane, options.endpoint_url)
+    http = aws_json.Server(listener, aws_json.Endpoint([plane.service(), statements.service()]))
+    http.start()
+    try:
+        yield
+    finally:
+        http.close()
+        statements.close()
+
+
 async def _serve(options: Options, postgres: server.Postgres, listener: socket.socket, stopping: asyncio.Event) -> None:
+    _adopt_external_schemas(postgres)
     external.ensure_schemas(postgres)
-    mirror = None
+    gateway = Gateway(postgres.socket)
     if options.endpoint_url is not None:
         aws = Connection(endpoint_url=options.endpoint_url, region=options.region)
-        mirror = external.Mirror(aws, postgres)
-        await mirror.refresh_soon()
-    gateway = Gateway(postgres.socket, mirror.refresh_soon if mirror else None)
+        await _mirror_before_logins(gateway, aws, postgres)
     await gateway.start(listener)
-    sys.stdout.write(f"local Redshift ready on {HOST}:{options.port}, database {server.DATABASE}\n")
+    where = f", control plane on {HOST}:{options.control_port}" if options.control_port is not None else ""
+    sys.stdout.write(f"local Redshift ready on {HOST}:{options.port}, database {server.DATABASE}{where}\n")
     sys.stdout.flush()
     await stopping.wait()
     # PostgreSQL first: it tells each session why it ends, in words the gateway need not make up.
     gateway.stop_listening()
     await asyncio.to_thread(postgres.stop)
     await gateway.close()
+
+
+async def _mirror_before_logins(gateway: Gateway, aws: Connection, postgres: server.Postgres) -> None:
+    """Bring the external tables up to date now and before each login; anew after CREATE EXTERNAL SCHEMA."""
+    mirror = external.Mirror(aws, postgres)
+
+    async def refresh() -> None:
+        nonlocal mirror
+        if gateway.external_schemas_changed:
+            gateway.external_schemas_changed = False
+            await asyncio.to_thread(_adopt_external_schemas, postgres)
+            mirror = await asyncio.to_thread(external.Mirror, aws, postgres)
+        await mirror.refresh_soon()
+
+    await refresh()
+    gateway.before_login = refresh
+
+
+def _adopt_external_schemas(postgres: server.Postgres) -> None:
+    """Have the external schemas mirrored that CREATE EXTERNAL SCHEMA made, besides those that are always there."""
+    rows = server.run_sql(
+        postgres,
+        "select json_build_array(glue_database, schema_name) from goldlake_local.external_schema"
+        " join pg_namespace on nspname = schema_name",
+    )
+    # A new dictionary: a refresh may be walking through the old one.
+    external.SCHEMAS = {**external.SCHEMAS, **dict(json.loads(row) for row in rows.splitlines())}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """The wire gateway: takes Redshift's clients on TCP and relays them to PostgreSQL's Unix socket.
 
-It changes two things and is transparent otherwise: parameters that only Redshift knows are dropped from the
-start-up packet, and `server_version` is reported as Redshift reports it. Message formats: "Frontend/Backend
+It changes three things and is transparent otherwise: parameters that only Redshift knows are dropped from the
+start-up packet, `server_version` is reported as Redshift reports it, and the two statements that PostgreSQL cannot
+read at all are put into its words (`postgres_sql`). Message formats: "Frontend/Backend
 Protocol" in PostgreSQL's manual, protocol 3.
 """
 
@@ -10,10 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from runtime import sql
+from runtime.errors import ConfigurationError
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +35,8 @@ _MAX_STARTUP_BYTES = 10_000
 # ParameterStatus and its neighbours are tiny; an error message with its context may be longer.
 _MAX_GREETING_MESSAGE_BYTES = 1 << 20
 _CHUNK = 1 << 16
+# Longer statements are passed on as they are: what is rewritten is short.
+_MAX_STATEMENT_BYTES = 1 << 20
 _STARTUP_SECONDS = 60
 
 # PostgreSQL ends the connection at a parameter it does not know. Redshift's drivers send several of their own
@@ -51,6 +58,39 @@ _KNOWN_PARAMETERS = frozenset(
         "timezone",
     }
 )
+
+_REWRITTEN = re.compile(rb"external\s+schema|password\s+disable", re.IGNORECASE)
+_START = r"(?P<start>(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*)"
+_LITERAL = r"'(?:[^']|'')*'"
+_EXTERNAL_SCHEMA = re.compile(
+    rf"""{_START}create\s+external\s+schema\s+(?P<lenient>if\s+not\s+exists\s+)?
+         (?P<schema>"(?:[^"]|"")+"|[a-z_]\w*)\s+from\s+data\s+catalog\s+database\s+(?P<database>{_LITERAL})
+         (?:\s+(?:(?:region|iam_role|catalog_role|catalog_id)\s+(?:{_LITERAL}|default)
+             |create\s+external\s+database\s+if\s+not\s+exists))*\s*(?=;|$)""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_DEFINES_USER = re.compile(
+    rf"{_START}(?:create|alter)\s+(?:or\s+replace\s+)?(?:user|procedure)\b", re.IGNORECASE | re.DOTALL
+)
+_NO_PASSWORD = re.compile(r"\bpassword\s+disable\b", re.IGNORECASE)
+# A schema whose tables the mirror fills (external.py): its tables are PostgreSQL's superuser's, for everyone to read.
+_MIRRORED_SCHEMA = """begin
+  if exists (select from goldlake_local.external_schema s join pg_namespace n on n.nspname = s.schema_name
+              where s.glue_database = {database} and s.schema_name <> {name}) then
+    raise exception 'the local Redshift shows the Glue database % in another schema', {database};
+  end if;
+  if {strict} and exists (select from pg_namespace where nspname = {name}) and not exists
+      (select from goldlake_local.external_schema where schema_name = {name} and glue_database = {database}) then
+    raise duplicate_schema using message = 'schema "' || {name} || '" already exists';
+  end if;
+  if not exists (select from pg_namespace where nspname = {name}) then
+    create schema {schema};
+    alter default privileges for role postgres in schema {schema} grant select on tables to public;
+    delete from goldlake_local.external_table where schema_name = {name};
+  end if;
+  insert into goldlake_local.external_schema values ({name}, {database})
+      on conflict (schema_name) do update set glue_database = excluded.glue_database;
+end"""
 
 
 class ProtocolError(Exception):
@@ -103,6 +143,88 @@ def rewrite_status(body: bytes) -> bytes:
     return body
 
 
+def postgres_sql(text: str) -> str:
+    """Return Redshift's SQL text with what PostgreSQL cannot read in its words.
+
+    CREATE EXTERNAL SCHEMA becomes a block that makes a schema for the mirror to fill; PASSWORD DISABLE of a user,
+    also within a procedure that creates one, PASSWORD NULL.
+    """
+    if _DEFINES_USER.search(text):
+        text = _NO_PASSWORD.sub("PASSWORD NULL", text)
+    return _EXTERNAL_SCHEMA.sub(_mirrored, text)
+
+
+def _mirrored(statement: re.Match[str]) -> str:
+    """Return the block for a CREATE EXTERNAL SCHEMA; the statement itself when its names are unusable."""
+    written = statement["schema"]
+    name = written[1:-1].replace('""', '"') if written.startswith('"') else written.lower()
+    database = statement["database"][1:-1].replace("''", "'")
+    try:
+        block = _MIRRORED_SCHEMA.format(
+            name=sql.literal(name),
+            schema=sql.identifier(name),
+            database=sql.literal(database),
+            strict="false" if statement["lenient"] else "true",
+        )
+    except ConfigurationError:
+        return statement[0]
+    return f"{statement['start']}DO {sql.literal(block)}"
+
+
+class Statements:
+    """Rewrites the statements in what a client sends after its start-up packet; everything else passes unchanged."""
+
+    def __init__(self, on_external_schema: Callable[[], None] = lambda: None) -> None:
+        self._on_external_schema = on_external_schema
+        self._held = b""
+        self._passing = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what to send on; an unfinished statement is held back until its rest comes."""
+        data, self._held = self._held + chunk, b""
+        ready, position = [], 0
+        while position < len(data):
+            if not self._passing and len(data) - position < 5:
+                break
+            if not self._passing:
+                length = struct.unpack_from("!i", data, position + 1)[0]
+                is_statement = data[position : position + 1] in (b"Q", b"P") and 4 <= length <= _MAX_STATEMENT_BYTES
+                end = position + 1 + length
+                if is_statement and len(data) < end:
+                    break
+                if is_statement:
+                    ready.append(self._rewritten(data[position:end]))
+                    position = end
+                    continue
+                # No protocol at all is PostgreSQL's to refuse.
+                self._passing = 1 + length if length >= 4 else len(data)
+            ready.append(data[position : position + self._passing])
+            position += len(ready[-1])
+            self._passing -= len(ready[-1])
+        self._held = data[position:]
+        return b"".join(ready)
+
+    def rest(self) -> bytes:
+        """Return what is still held back at the end of the connection."""
+        return self._held
+
+    def _rewritten(self, statement: bytes) -> bytes:
+        """Return a Query or Parse message with its text rewritten."""
+        if not _REWRITTEN.search(statement):
+            return statement
+        kind, fields = statement[:1], statement[5:].split(b"\x00")
+        # Parse: a name before the text.
+        at = 0 if kind == b"Q" else 1
+        if len(fields) <= at + 1:
+            return statement
+        before = fields[at].decode("utf-8", "surrogateescape")
+        after = postgres_sql(before)
+        if _EXTERNAL_SCHEMA.search(before):
+            self._on_external_schema()
+        fields[at] = after.encode("utf-8", "surrogateescape")
+        return message(kind, b"\x00".join(fields))
+
+
 def message(kind: bytes, body: bytes) -> bytes:
     """Return a protocol message: its kind, its length, its body."""
     return kind + struct.pack("!i", len(body) + 4) + body
@@ -124,9 +246,11 @@ class Gateway:
 
     def __init__(self, upstream: Path, before_login: Callable[[], Awaitable[None]] | None = None) -> None:
         self._upstream = upstream
-        self._before_login = before_login
+        self.before_login = before_login
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self.external_schemas_changed = False
+        """Set when a client sent CREATE EXTERNAL SCHEMA; whoever acts on it clears it."""
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections on the bound socket `listener`."""
@@ -174,15 +298,18 @@ class Gateway:
         upstream_reader, upstream_writer = await self._connect()
         try:
             upstream_writer.write(build_startup(protocol, parameters))
-            await _both_ways(reader, writer, upstream_reader, upstream_writer)
+            await _both_ways(reader, writer, upstream_reader, upstream_writer, Statements(self._note_external_schema))
         finally:
             await _closed(upstream_writer)
 
+    def _note_external_schema(self) -> None:
+        self.external_schemas_changed = True
+
     async def _prepare(self) -> None:
-        if self._before_login is None:
+        if self.before_login is None:
             return
         try:
-            await self._before_login()
+            await self.before_login()
         except Exception:
             LOG.exception("preparing a connection failed; it goes on with the state there is")
 
@@ -229,12 +356,13 @@ async def _both_ways(
     writer: asyncio.StreamWriter,
     upstream_reader: asyncio.StreamReader,
     upstream_writer: asyncio.StreamWriter,
+    statements: Statements,
 ) -> None:
     """Relay until PostgreSQL ends the connection, which it does when the client has.
 
     Both directions run from the first moment: the password travels before the greeting is over.
     """
-    upward = asyncio.create_task(_copy(reader, upstream_writer))
+    upward = asyncio.create_task(_copy(reader, upstream_writer, statements))
     try:
         if await _greeting(upstream_reader, writer):
             await _copy(upstream_reader, writer)
@@ -260,13 +388,17 @@ async def _greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             return True
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, statements: Statements | None = None
+) -> None:
     """Copy bytes until the end, no faster than the receiver takes them, and pass the end on."""
     # A sender that broke off has ended too: PostgreSQL would keep the session of a vanished client.
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK):
-            writer.write(chunk)
+            writer.write(chunk if statements is None else statements.feed(chunk))
             await writer.drain()
+        if statements is not None:
+            writer.write(statements.rest())
     with contextlib.suppress(OSError):
         writer.write_eof()
 

@@ -107,10 +107,11 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def start(directory: Path, password: str) -> Postgres:
+def start(directory: Path, password: str, *, keep_password: bool = False) -> Postgres:
     """Start PostgreSQL on `directory`/postgres and bring its set-up up to date; return it running.
 
-    A PostgreSQL that outlived its gateway is taken over, a pid file of one that is gone is removed.
+    With `keep_password` an administrator who is there keeps the password he has. A PostgreSQL that outlived its
+    gateway is taken over, a pid file of one that is gone is removed.
     Raises UnreachableError with the end of PostgreSQL's log when it does not start.
     """
     data = (directory / "postgres").resolve()
@@ -121,7 +122,7 @@ def start(directory: Path, password: str) -> Postgres:
         if _configure(postgres):
             postgres.stop()
             postgres = _started(data)
-        _initialise(postgres, password)
+        _initialise(postgres, password, keep_password=keep_password)
         _marker(data).touch()
     except BaseException:
         postgres.stop()
@@ -270,19 +271,27 @@ def _overwritten(path: Path, text: str) -> bool:
     return True
 
 
-def _initialise(postgres: Postgres, password: str) -> None:
+def create_database(postgres: Postgres, name: str) -> None:
+    """Create a database with the shims unless it is there."""
+    # Byte order with Unicode case rules, as in Redshift; the laptop's own locale must not sort differently.
+    create = f"""create database {sql.identifier(name)} owner {ADMIN} template template0 encoding 'UTF8'
+                 locale_provider builtin builtin_locale 'C.UTF-8' locale 'C'"""
+    exists = f"select from pg_database where datname = {sql.literal(name)}"
+    run_sql(postgres, f"select {sql.literal(create)} where not exists ({exists}) \\gexec", database="postgres")
+    run_sql(postgres, _SHIMS.read_text(), database=name)
+
+
+def _initialise(postgres: Postgres, password: str, *, keep_password: bool) -> None:
     """Create database and administrator where they are missing, set the password, install the shims."""
     stored = sql.literal(password_hash(ADMIN, password))
-    # Byte order with Unicode case rules, as in Redshift; the laptop's own locale must not sort differently.
+    new = "" if keep_password else f"password {stored}"
     roles = f"""
-        select 'create role {ADMIN}' where not exists (select from pg_roles where rolname = '{ADMIN}') \\gexec
-        alter role {ADMIN} superuser createdb createrole login password {stored};
-        select 'create database {DATABASE} owner {ADMIN} template template0 encoding ''UTF8''
-                locale_provider builtin builtin_locale ''C.UTF-8'' locale ''C'''
-         where not exists (select from pg_database where datname = '{DATABASE}') \\gexec
-    """  # noqa: S608 - names are constants above, the password's hash is quoted
+        select $$create role {ADMIN} password {stored}$$
+         where not exists (select from pg_roles where rolname = '{ADMIN}') \\gexec
+        alter role {ADMIN} superuser createdb createrole login {new};
+    """  # noqa: S608 - the name is a constant above, the password's hash is quoted
     run_sql(postgres, roles, database="postgres")
-    run_sql(postgres, _SHIMS.read_text())
+    create_database(postgres, DATABASE)
 
 
 def _log_tail(data: Path) -> str:

@@ -1,7 +1,9 @@
-"""IAM, Lambda, Step Functions and EventBridge Scheduler."""
+"""IAM, Lambda with its versions and aliases, Step Functions and EventBridge Scheduler."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,39 @@ def _function(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     archive = inputs["code"]
     assert isinstance(archive, pulumi.FileArchive)  # noqa: S101 - the program gives files only
     code = Path(str(archive.path)).read_bytes()
+    settings = _function_settings(inputs)
+    if not unless(
+        lambda: client.create_function(Code={"ZipFile": code}, Tags=dict(inputs["tags"]), **settings),
+        "ResourceConflictException",
+    ):
+        client.update_function_code(FunctionName=name, ZipFile=code)
+        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=_SOON)
+        client.update_function_configuration(**settings)
+    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=_SOON)
+    client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=_SOON)
+    _reserve_concurrency(client, name, inputs.get("reservedConcurrentExecutions"))
+    version = _published(client, name, code, settings) if inputs.get("publish") else "$LATEST"
+    arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
+    return Applied(name, {"arn": arn, "name": name, "version": version, "qualifiedArn": f"{arn}:{version}"})
+
+
+def _published(client: Any, name: str, code: bytes, settings: dict[str, Any]) -> str:
+    """Return the newest version if it is of this code and these settings, and publish them otherwise.
+
+    Lambda compares by itself; the emulator takes every update for a change. The digest is the version's description.
+    """
+    digest = hashlib.sha256(code + json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    pages = client.get_paginator("list_versions_by_function").paginate(FunctionName=name)
+    newest = [version for page in pages for version in page["Versions"]][-1]
+    if newest["Version"] != "$LATEST" and newest["Description"] == digest:
+        return str(newest["Version"])
+    return str(client.publish_version(FunctionName=name, Description=digest)["Version"])
+
+
+def _function_settings(inputs: Inputs) -> dict[str, Any]:
+    """Return what a function is created with and updated to, in Lambda's own words."""
     settings: dict[str, Any] = {
-        "FunctionName": name,
+        "FunctionName": inputs["name"],
         "Role": inputs["role"],
         "Handler": inputs["handler"],
         "Runtime": inputs["runtime"],
@@ -79,17 +112,18 @@ def _function(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
         "Layers": list(inputs["layers"]),
         "Environment": {"Variables": dict(inputs["environment"].get("variables") or {})},
         "VpcConfig": pascal(inputs.get("vpcConfig") or {}),
+        "KMSKeyArn": inputs.get("kmsKeyArn") or "",
     }
-    if not unless(
-        lambda: client.create_function(Code={"ZipFile": code}, Tags=dict(inputs["tags"]), **settings),
-        "ResourceConflictException",
-    ):
-        client.update_function_code(FunctionName=name, ZipFile=code)
-        client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=_SOON)
-        client.update_function_configuration(**settings)
-    client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=_SOON)
-    arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
-    return Applied(name, {"arn": arn, "name": name})
+    if inputs.get("ephemeralStorage"):
+        settings["EphemeralStorage"] = {"Size": int(inputs["ephemeralStorage"]["size"])}
+    return settings
+
+
+def _reserve_concurrency(client: Any, name: str, reserved: int | None) -> None:
+    if reserved is None or reserved < 0:
+        client.delete_function_concurrency(FunctionName=name)
+    else:
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=int(reserved))
 
 
 def _function_exists(aws: Connection, name: str, _inputs: Inputs) -> bool:
@@ -97,6 +131,74 @@ def _function_exists(aws: Connection, name: str, _inputs: Inputs) -> bool:
         lambda: aws.client("lambda").get_function_configuration(FunctionName=name),
         "ResourceNotFoundException",
     )
+
+
+def _alias(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
+    client = aws.client("lambda")
+    weights = (inputs.get("routingConfig") or {}).get("additionalVersionWeights") or {}
+    settings = {
+        "FunctionName": inputs["functionName"],
+        "Name": inputs["name"],
+        "FunctionVersion": inputs["functionVersion"],
+        "Description": inputs.get("description") or "",
+        "RoutingConfig": {"AdditionalVersionWeights": {version: float(part) for version, part in weights.items()}},
+    }
+    if not unless(lambda: client.create_alias(**settings), "ResourceConflictException"):
+        client.update_alias(**settings)
+    arn = client.get_alias(FunctionName=inputs["functionName"], Name=inputs["name"])["AliasArn"]
+    return Applied(arn, {"arn": arn, "name": inputs["name"], "functionVersion": inputs["functionVersion"]})
+
+
+def _alias_exists(aws: Connection, _id: str, inputs: Inputs) -> bool:
+    return found(
+        lambda: aws.client("lambda").get_alias(FunctionName=inputs["functionName"], Name=inputs["name"]),
+        "ResourceNotFoundException",
+    )
+
+
+def _invoke_config(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
+    destination = inputs["destinationConfig"]["onFailure"]["destination"]
+    aws.client("lambda").put_function_event_invoke_config(
+        FunctionName=inputs["functionName"],
+        Qualifier=inputs["qualifier"],
+        MaximumRetryAttempts=int(inputs["maximumRetryAttempts"]),
+        DestinationConfig={"OnFailure": {"Destination": destination}},
+    )
+    return Applied(f"{inputs['functionName']}:{inputs['qualifier']}", {})
+
+
+def _invoke_config_exists(aws: Connection, _id: str, inputs: Inputs) -> bool:
+    return found(
+        lambda: aws.client("lambda").get_function_event_invoke_config(
+            FunctionName=inputs["functionName"], Qualifier=inputs["qualifier"]
+        ),
+        "ResourceNotFoundException",
+    )
+
+
+def _permission(aws: Connection, inputs: Inputs, id: str | None) -> Applied:
+    client = aws.client("lambda")
+    function, source = inputs["function"], inputs["sourceArn"]
+    # The provider makes a statement's name up; ours says what it is for, so that the same one is found again.
+    id = id or hashlib.sha256(f"{inputs['principal']} {source}".encode()).hexdigest()[:16]
+    unless(lambda: client.remove_permission(FunctionName=function, StatementId=id), "ResourceNotFoundException")
+    client.add_permission(
+        FunctionName=function,
+        StatementId=id,
+        Action=inputs["action"],
+        Principal=inputs["principal"],
+        SourceArn=source,
+    )
+    return Applied(id, {"statementId": id})
+
+
+def _permission_exists(aws: Connection, id: str, inputs: Inputs) -> bool:
+    policies: list[str] = []
+    there = found(
+        lambda: policies.append(aws.client("lambda").get_policy(FunctionName=inputs["function"])["Policy"]),
+        "ResourceNotFoundException",
+    )
+    return there and any(statement["Sid"] == id for statement in json.loads(policies[0])["Statement"])
 
 
 def _state_machine(aws: Connection, inputs: Inputs, arn: str | None) -> Applied:
@@ -128,12 +230,13 @@ def _state_machine_exists(aws: Connection, arn: str, _inputs: Inputs) -> bool:
 def _schedule(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     client = aws.client("scheduler")
     target = inputs["target"]
+    more = {part: pascal(target[part]) for part in ("retryPolicy", "deadLetterConfig") if target.get(part)}
     settings = {
         "Name": inputs["name"],
         "ScheduleExpression": inputs["scheduleExpression"],
         "State": inputs["state"],
         "FlexibleTimeWindow": {"Mode": inputs["flexibleTimeWindow"]["mode"]},
-        "Target": {"Arn": target["arn"], "RoleArn": target["roleArn"], "Input": target["input"]},
+        "Target": {"Arn": target["arn"], "RoleArn": target["roleArn"], "Input": target["input"], **pascal(more)},
     }
     if not unless(lambda: client.create_schedule(**settings), "ConflictException"):
         client.update_schedule(**settings)
@@ -150,6 +253,9 @@ COMPUTE = {
     "aws:iam/rolePolicy:RolePolicy": Kind(_role_policy, _role_policy_exists),
     "aws:lambda/layerVersion:LayerVersion": Kind(_layer, _layer_exists),
     "aws:lambda/function:Function": Kind(_function, _function_exists),
+    "aws:lambda/alias:Alias": Kind(_alias, _alias_exists),
+    "aws:lambda/functionEventInvokeConfig:FunctionEventInvokeConfig": Kind(_invoke_config, _invoke_config_exists),
+    "aws:lambda/permission:Permission": Kind(_permission, _permission_exists),
     "aws:sfn/stateMachine:StateMachine": Kind(_state_machine, _state_machine_exists),
     "aws:scheduler/schedule:Schedule": Kind(_schedule, _schedule_exists),
 }

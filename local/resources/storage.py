@@ -54,7 +54,12 @@ def _put_encryption(s3: Any, bucket: str, inputs: Inputs) -> None:
     for rule in inputs["rules"]:
         default = rule["applyServerSideEncryptionByDefault"]
         key = {"KMSMasterKeyID": default["kmsMasterKeyId"]} if default.get("kmsMasterKeyId") else {}
-        rules.append({"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": default["sseAlgorithm"], **key}})
+        rules.append(
+            {
+                "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": default["sseAlgorithm"], **key},
+                "BucketKeyEnabled": bool(rule.get("bucketKeyEnabled")),
+            }
+        )
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
 
 
@@ -74,6 +79,18 @@ def _put_lifecycle(s3: Any, bucket: str, inputs: Inputs) -> None:
 
 def _put_policy(s3: Any, bucket: str, inputs: Inputs) -> None:
     s3.put_bucket_policy(Bucket=bucket, Policy=inputs["policy"])
+
+
+def _put_logging(s3: Any, bucket: str, inputs: Inputs) -> None:
+    target = {"TargetBucket": inputs["targetBucket"], "TargetPrefix": inputs["targetPrefix"]}
+    s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": target})
+
+
+def _logging_exists(aws: Connection, bucket: str, _inputs: Inputs) -> bool:
+    """Return whether access logs are on; a bucket without them is answered with nothing, and no error."""
+    answer: dict[str, Any] = {}
+    there = found(lambda: answer.update(aws.client("s3").get_bucket_logging(Bucket=bucket)), "NoSuchBucket")
+    return there and "LoggingEnabled" in answer
 
 
 def _object(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
@@ -115,8 +132,12 @@ def _glue_database_exists(aws: Connection, name: str, _inputs: Inputs) -> bool:
 def _secret(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     secrets = aws.client("secretsmanager")
     name, text, tags = inputs["name"], inputs["description"], tag_list(inputs.get("tags"))
-    if not unless(lambda: secrets.create_secret(Name=name, Description=text, Tags=tags), "ResourceExistsException"):
-        secrets.update_secret(SecretId=name, Description=text)
+    key = {"KmsKeyId": inputs["kmsKeyId"]} if inputs.get("kmsKeyId") else {}
+    made = unless(
+        lambda: secrets.create_secret(Name=name, Description=text, Tags=tags, **key), "ResourceExistsException"
+    )
+    if not made:
+        secrets.update_secret(SecretId=name, Description=text, **key)
         secrets.tag_resource(SecretId=name, Tags=tags)
     arn = secrets.describe_secret(SecretId=name)["ARN"]
     return Applied(arn, {"arn": arn, "name": name})
@@ -129,8 +150,10 @@ def _secret_exists(aws: Connection, arn: str, _inputs: Inputs) -> bool:
 def _log_group(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     logs = aws.client("logs")
     name = inputs["name"]
+    key = {"kmsKeyId": inputs["kmsKeyId"]} if inputs.get("kmsKeyId") else {}
     unless(
-        lambda: logs.create_log_group(logGroupName=name, tags=dict(inputs.get("tags") or {})),
+        # The emulator cannot change a group's key afterwards.
+        lambda: logs.create_log_group(logGroupName=name, tags=dict(inputs.get("tags") or {}), **key),
         "ResourceAlreadyExistsException",
     )
     logs.put_retention_policy(logGroupName=name, retentionInDays=int(inputs["retentionInDays"]))
@@ -159,6 +182,7 @@ STORAGE = {
         _put_lifecycle, "get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration"
     ),
     "aws:s3/bucketPolicy:BucketPolicy": _bucket_part(_put_policy, "get_bucket_policy", "NoSuchBucketPolicy"),
+    "aws:s3/bucketLogging:BucketLogging": Kind(_bucket_part(_put_logging, "get_bucket_logging").apply, _logging_exists),
     "aws:s3/bucketObjectv2:BucketObjectv2": Kind(_object, _object_exists),
     "aws:glue/catalogDatabase:CatalogDatabase": Kind(_glue_database, _glue_database_exists),
     "aws:secretsmanager/secret:Secret": Kind(_secret, _secret_exists),
@@ -166,3 +190,8 @@ STORAGE = {
         _log_group, lambda aws, name, _inputs: bool(_describe_log_group(aws, name))
     ),
 }
+
+RECORDED_ONLY: dict[str, str] = {
+    "aws:s3/inventory:Inventory": "the emulator takes it for the creation of a bucket, and keeps nothing",
+}
+"""Types without an emulated API, each with the reason."""

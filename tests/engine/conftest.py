@@ -20,15 +20,15 @@ from stacks.transform import FUNCTIONS_CODE, LAYERS
 ROOT = Path(__file__).parents[2]
 ECHO_PROVIDER = Path(__file__).with_name("echo_provider")
 PROGRAM = ("Pulumi.yaml", "Pulumi.dev.yaml", "Pulumi.localstack.yaml", "__main__.py", "components", "runtime", "stacks")
+VERSIONS = {"aws": "7.51.1", "random": "4.21.4"}
 SECONDS = 120
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the engine where there is none; one worker for all, since they share deployed stacks."""
+    """Skip what needs the engine where there is none."""
     reason = "`pulumi` is not on PATH. Install Pulumi: https://www.pulumi.com/docs/install/"
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("engine"))
             item.add_marker(pytest.mark.skipif(shutil.which("pulumi") is None, reason=reason))
 
 
@@ -69,6 +69,26 @@ class Project:
             check=False,
         )
 
+    def configure(self, stack: str, **settings: Any) -> None:
+        """Set settings in the stack's file; a stack that has none begins as dev's."""
+        path = self.folder / f"Pulumi.{stack}.yaml"
+        source = path if path.is_file() else self.folder / "Pulumi.dev.yaml"
+        content = yaml.safe_load(source.read_text())
+        content["config"] |= {f"goldlake:{key}": value for key, value in settings.items()}
+        path.write_text(yaml.safe_dump(content))
+
+    def up(self, stack: str, *arguments: str) -> dict[str, int]:
+        """Deploy a stack and return how many resources of AWS and random had which operation."""
+        done = self.pulumi("up", "--yes", "--skip-preview", "--json", "--stack", stack, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        operations = [step["op"] for step in _steps(done.stdout)]
+        return {operation: operations.count(operation) for operation in set(operations)}
+
+    def resources(self, stack: str) -> list[dict[str, Any]]:
+        """Return the resources in the stack's state."""
+        found: list[dict[str, Any]] = self.state(stack)["checkpoint"]["latest"].get("resources", [])
+        return found
+
     def init(self, stack: str) -> None:
         """Make an empty stack."""
         done = self.pulumi("stack", "init", stack)
@@ -79,6 +99,17 @@ class Project:
         path = self.folder / "state" / ".pulumi" / "stacks" / "goldlake" / f"{stack}.json"
         kept: dict[str, Any] = json.loads(path.read_text())
         return kept
+
+
+def _steps(events: str) -> list[dict[str, Any]]:
+    """Return what was done with each custom resource, out of the engine's event stream."""
+    found = []
+    for line in events.splitlines():
+        event = json.loads(line) if line.startswith("{") else {}
+        step = event.get("resOutputsEvent", {}).get("metadata", {})
+        if step.get("type", "").startswith(("aws:", "random:")):
+            found.append(step)
+    return found
 
 
 def copy_of_the_project(folder: Path) -> Project:
@@ -92,7 +123,11 @@ def copy_of_the_project(folder: Path) -> Project:
             shutil.copy2(source, target)
     project = yaml.safe_load((folder / "Pulumi.yaml").read_text())
     project["runtime"]["options"]["virtualenv"] = sys.prefix
-    project["plugins"] = {"providers": [{"name": "aws", "path": str(ECHO_PROVIDER), "version": "7.51.1"}]}
+    project["plugins"] = {
+        "providers": [
+            {"name": name, "path": str(ECHO_PROVIDER), "version": version} for name, version in VERSIONS.items()
+        ]
+    }
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
     copy = Project(folder)
     for made in (copy.artifacts, folder / "home", folder / "state"):

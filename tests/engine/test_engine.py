@@ -13,7 +13,9 @@ from local.platform import Platform
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError, FailedError
 from runtime.target import load_target
+from stacks.settings import DEFAULT_UNITS
 from tests.engine.conftest import Project
+from tests.engine.echo_provider.echo import PASSWORD
 
 
 def test_a_preview_of_the_dev_stack_lists_resources_of_every_unit(project: Project) -> None:
@@ -32,6 +34,9 @@ def test_a_preview_of_the_dev_stack_lists_resources_of_every_unit(project: Proje
         "LayerVersion",
         "StateMachine",
         "Schedule",
+        "Namespace",
+        "Workgroup",
+        "RandomPassword",
     } <= kinds
 
 
@@ -42,8 +47,8 @@ def test_a_second_up_changes_nothing(deployed: Project) -> None:
 
 def test_a_stack_exports_outputs_of_every_unit(deployed: Project) -> None:
     outputs = json.loads(deployed.pulumi("stack", "output", "--json", "--stack", "dev").stdout)
-    assert {name.split("_", 1)[0] for name in outputs} == {"foundation", "lake", "secrets", "transform", "pipeline"}
-    assert all(outputs.values())
+    assert {name.split("_", 1)[0] for name in outputs} == set(DEFAULT_UNITS)
+    assert {name for name, value in outputs.items() if not value} == {"foundation_key_arn"}
 
 
 def test_a_destroy_of_the_dev_stack_is_refused_while_its_data_is_protected(deployed: Project) -> None:
@@ -52,30 +57,102 @@ def test_a_destroy_of_the_dev_stack_is_refused_while_its_data_is_protected(deplo
     done = deployed.pulumi("destroy", "--yes", "--stack", "dev")
     assert done.returncode != 0
     words = done.stdout + done.stderr
-    assert "::lake" in words
     assert "protected" in words
     kept = deployed.state("dev")["checkpoint"]["latest"]["resources"]
     protected = {resource["urn"].rsplit("::", 1)[-1] for resource in kept if resource.get("protect")}
-    assert protected == {"lake", "redshift-admin"}
+    assert protected == {"lake-bronze", "lake-silver", "lake-gold", "redshift-admin", "warehouse"}
     assert len(kept) == len(before)
 
 
-def test_the_state_holds_no_secret_value(deployed: Project) -> None:
-    resources = deployed.state("dev")["checkpoint"]["latest"]["resources"]
-    kinds = {resource["type"] for resource in resources}
-    assert "aws:secretsmanager/secret:Secret" in kinds
-    # Values are put by `goldlake secrets seed`; a resource that holds one would bring it into the state.
-    assert not {kind for kind in kinds if "SecretVersion" in kind or "RandomPassword" in kind}
-    text = json.dumps(deployed.state("dev"))
-    for name in ('"secretString"', '"secretBinary"', '"password"', '"masterPassword"', '"adminUserPassword"'):
-        assert name not in text
+def test_the_generated_password_is_in_the_state_encrypted_only(deployed: Project) -> None:
+    resources = deployed.resources("dev")
+    (password,) = [resource for resource in resources if resource["type"].endswith(":RandomPassword")]
+    assert password["outputs"]["result"]["ciphertext"]
+    (namespace,) = [resource for resource in resources if resource["type"].endswith(":Namespace")]
+    assert namespace["inputs"]["adminUserPassword"]["ciphertext"]
+    assert PASSWORD not in json.dumps(deployed.state("dev"))
+    # Nor in what the backend keeps of earlier states, and nor in its history.
+    files = [path for path in (deployed.folder / "state").rglob("*") if path.is_file()]
+    assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
+
+
+def test_no_function_holds_a_secret_value(deployed: Project) -> None:
     variables = [
         resource["inputs"]["environment"]["variables"]
-        for resource in resources
+        for resource in deployed.resources("dev")
         if resource["type"] == "aws:lambda/function:Function"
     ]
     assert len(variables) == 4
     assert not [name for names in variables for name in names if "PASSWORD" in name]
+
+
+def test_a_changed_setting_updates_what_it_is_about_and_nothing_else(project: Project) -> None:
+    project.init("dev")
+    created = project.up("dev")
+    assert set(created) == {"create"}
+    project.configure("dev", dbtMemoryMb=2048)
+    assert project.up("dev") == {"update": 1, "same": created["create"] - 1}
+    # Changed SQL runs again: a statement cannot be updated.
+    before = {r["urn"]: r["id"] for r in project.resources("dev") if r["type"].endswith(":Statement")}
+    schemas = {"silver_linkedin": "silver_linkedin_v2", "silver_companies": "silver_companies"}
+    project.configure("dev", externalSchemas={**schemas, "silver_ai": "silver_ai_enrichment"})
+    changed = project.up("dev")
+    assert changed["create-replacement"] == 1
+    assert "create" not in changed
+    assert before.keys() == {r["urn"] for r in project.resources("dev") if r["type"].endswith(":Statement")}
+
+
+def test_split_stacks_give_each_other_their_outputs(project: Project) -> None:
+    imports = {"foundation": "base", "lake": "base", "secrets": "base", "warehouse": "wh"}
+    project.configure("base", units=["foundation", "lake", "secrets"])
+    project.configure(
+        "wh", units=["warehouse"], imports={unit: imports[unit] for unit in ("foundation", "lake", "secrets")}
+    )
+    project.configure("app", units=["transform", "pipeline"], imports=imports)
+    for stack in ("base", "wh", "app"):
+        project.init(stack)
+        assert set(project.up(stack)) <= {"create", "read"}
+    assert project.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes", "--stack", "app").returncode == 0
+    (runner,) = [
+        resource
+        for resource in project.resources("app")
+        if resource["type"] == "aws:lambda/function:Function" and resource["urn"].endswith("::dbt-runner")
+    ]
+    assert runner["inputs"]["environment"]["variables"]["REDSHIFT_HOST"] == "warehouse.example.com"
+    assert len(runner["inputs"]["vpcConfig"]["subnetIds"]) == 3
+    assert not [r for r in project.resources("app") if r["type"].endswith((":Vpc", ":Bucket", ":Workgroup"))]
+
+
+def test_a_stack_that_imports_what_another_lacks_is_refused_with_stack_and_output(project: Project) -> None:
+    project.configure("base", units=["secrets"])
+    project.configure("lonely", units=["warehouse"], imports=dict.fromkeys(("foundation", "lake", "secrets"), "base"))
+    project.init("base")
+    project.up("base")
+    project.init("lonely")
+    done = project.pulumi("preview", "--stack", "lonely")
+    words = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "stack 'base' has no output 'foundation_" in words
+    assert project.resources("lonely") == []
+
+
+def test_a_destroy_with_both_keys_leaves_nothing(project: Project) -> None:
+    project.configure("dev", protectData=False, forceDestroy=True)
+    project.init("dev")
+    project.up("dev")
+    done = project.pulumi("destroy", "--yes", "--skip-preview", "--stack", "dev")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.resources("dev") == []
+
+
+def test_the_state_unit_is_a_stack_of_its_own(project: Project) -> None:
+    project.configure("state", units=["state"])
+    project.init("state")
+    project.up("state")
+    outputs = json.loads(project.pulumi("stack", "output", "--json", "--stack", "state").stdout)
+    assert outputs["state_login_url"].startswith("s3://goldlake-state-123456789012-us-east-1")
+    assert outputs["state_secrets_provider"] == "awskms://alias/goldlake-pulumi?region=us-east-1"
+    assert project.up("state", "--expect-no-changes").keys() == {"same"}
 
 
 def test_settings_out_of_range_fail_the_preview_with_all_faults_and_no_traceback(project: Project) -> None:
@@ -156,7 +233,7 @@ def test_goldlake_deploy_takes_the_engines_way_and_leaves_the_stack_file_alone(
     assert counts(second) == {"unchanged": len(first.steps)}
     assert {path: path.read_bytes() for path in project.folder.glob("Pulumi*.yaml")} == files
     target = load_target("localstack")
-    assert target.lake_bucket == "goldlake-lake-123456789012-us-east-1"
+    assert target.silver_bucket == "goldlake-silver-123456789012-us-east-1"
     assert target.outputs["transform_warehouse_port"] == 15439
     # `goldlake local reset` deletes this folder: state must not outlive what it describes.
     assert (platform.home / "stacks" / "engine" / "state").is_dir()
@@ -194,6 +271,7 @@ def test_an_engine_without_its_aws_plugin_is_not_taken(project: Project, monkeyp
     assert "pulumi plugin install resource aws" in reason
 
 
-def test_the_provider_of_these_tests_is_executable() -> None:
-    path = Path(__file__).parent / "echo_provider" / "pulumi-resource-aws"
-    assert path.stat().st_mode & 0o100
+def test_the_providers_of_these_tests_are_executable() -> None:
+    for name in ("aws", "random"):
+        path = Path(__file__).parent / "echo_provider" / f"pulumi-resource-{name}"
+        assert path.stat().st_mode & 0o100

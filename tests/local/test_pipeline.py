@@ -281,7 +281,7 @@ def test_a_killed_emulator_is_filled_again_by_up_and_deploy(ready: Laptop) -> No
     ready.goldlake("local", "up")
     done = ready.goldlake("deploy", "--output", "json").json
     assert {item["action"] for item in done["resources"]} == {"created", "updated"}
-    s3, bucket = load_target("localstack").connection.client("s3"), load_target("localstack").lake_bucket
+    s3, bucket = load_target("localstack").connection.client("s3"), load_target("localstack").silver_bucket
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
     ready.goldlake("secrets", "seed")
     ready.restore()
@@ -307,7 +307,7 @@ def test_data_with_a_wrong_column_is_refused_with_all_faults_and_nothing_is_writ
     laptop: Laptop, tmp_path: Path
 ) -> None:
     s3 = load_target("localstack").connection.client("s3")
-    bucket = load_target("localstack").lake_bucket
+    bucket = load_target("localstack").silver_bucket
 
     def objects() -> list[str]:
         listed = s3.list_objects_v2(Bucket=bucket, Prefix="silver/").get("Contents", [])

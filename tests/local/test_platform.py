@@ -91,6 +91,7 @@ def test_nothing_listens_on_any_address_but_loopback(running: Platform) -> None:
     assert {address.ip for address in listening} == {LOOPBACK}
     assert {address.port for address in listening} == {
         running.warehouse_port(),
+        running.control_port(),
         int(str(running.connection().endpoint_url).rsplit(":", 1)[1]),
     }
 

@@ -12,7 +12,7 @@ import pytest
 
 from lambdas import layers
 from runtime.silver import SILVER_TABLES
-from stacks import lake, transform
+from stacks import names, transform
 
 ROOT = Path(__file__).parents[2]
 # `__main__ -> stacks -> components`, `lambdas -> runtime`, `local -> runtime, stacks`. Of the runtime library, stacks
@@ -290,4 +290,4 @@ def test_the_program_and_the_builder_know_the_same_artifacts() -> None:
 
 
 def test_the_program_makes_the_databases_of_every_silver_table() -> None:
-    assert set(lake.SILVER_DATABASES) == {table.database for table in SILVER_TABLES}
+    assert set(names.SILVER_DATABASES) == {table.database for table in SILVER_TABLES}

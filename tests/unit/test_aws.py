@@ -22,7 +22,10 @@ EMULATOR = "http://127.0.0.1:4566"
 @pytest.fixture(autouse=True)
 def real_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put keys into the environment that look real, and nothing else of AWS."""
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_LAMBDA_FUNCTION_NAME"):
+    for name in (
+        *("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_LAMBDA_FUNCTION_NAME"),
+        *("AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS", "AWS_ENDPOINT_URL_REDSHIFT_DATA"),
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
@@ -127,6 +130,43 @@ def test_the_environment_names_the_connection(monkeypatch: pytest.MonkeyPatch) -
 def test_s3_on_an_emulator_is_addressed_by_path() -> None:
     client = Connection(EMULATOR).client("s3")
     assert client.generate_presigned_url("get_object", {"Bucket": "lake", "Key": "a"}).startswith(f"{EMULATOR}/lake/a")
+
+
+CONTROL_PLANE = "http://127.0.0.1:5440"
+REDSHIFT = ("redshift-serverless", "redshift-data")
+
+
+def test_a_service_with_an_endpoint_of_its_own_is_asked_there_and_the_others_are_not() -> None:
+    connection = Connection(EMULATOR, service_endpoints=dict.fromkeys(REDSHIFT, CONTROL_PLANE))
+    assert [connection.client(service).meta.endpoint_url for service in REDSHIFT] == [CONTROL_PLANE] * 2
+    assert connection.client("sts").meta.endpoint_url == EMULATOR
+    assert connection.storage_options()["AWS_ENDPOINT_URL"] == EMULATOR
+
+
+def test_boto3s_variables_of_the_redshift_services_hold_beside_an_endpoint_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS", CONTROL_PLANE)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_REDSHIFT_DATA", "http://127.0.0.1:5441")
+    for connection in (Connection(EMULATOR), Connection(region="eu-west-1")):
+        found = [connection.client(service).meta.endpoint_url for service in REDSHIFT]
+        assert found == [CONTROL_PLANE, "http://127.0.0.1:5441"]
+    given = Connection(EMULATOR, service_endpoints={"redshift-data": CONTROL_PLANE})
+    assert given.client("redshift-data").meta.endpoint_url == CONTROL_PLANE
+
+
+def test_without_them_the_redshift_services_are_where_all_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_REDSHIFT_DATA", "")
+    assert Connection(EMULATOR).client("redshift-data").meta.endpoint_url == EMULATOR
+    aws = Connection(region="eu-west-1").client("redshift-data").meta.endpoint_url
+    assert aws == "https://redshift-data.eu-west-1.amazonaws.com"
+
+
+def test_connections_are_compared_by_all_they_say_and_can_be_keys() -> None:
+    there = {"redshift-data": CONTROL_PLANE}
+    assert Connection(EMULATOR, service_endpoints=there) == Connection(EMULATOR, service_endpoints=dict(there))
+    assert Connection(EMULATOR, service_endpoints=there) != Connection(EMULATOR)
+    assert len({Connection(EMULATOR, service_endpoints=there), Connection(EMULATOR, service_endpoints=there)}) == 1
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def deployed() -> None:
     """Keep the description of a stack that is deployed."""
-    save_target(Target("localstack", Connection("http://127.0.0.1:4566", "us-east-1"), {"lake_bucket_name": "lake"}))
+    save_target(Target("localstack", Connection("http://127.0.0.1:4566", "us-east-1"), {"lake_silver_bucket": "lake"}))
 
 
 def commands(command: click.Command, path: str = "goldlake") -> Iterator[tuple[str, click.Command]]:

@@ -25,7 +25,7 @@ TARGET = Target(
     Connection("http://127.0.0.1:4566", "us-east-1"),
     {
         "pipeline_state_machine_arn": "arn:machine",
-        "lake_bucket_name": "lake",
+        "lake_gold_bucket": "lake",
         "lake_gold_database": "gold",
         "transform_warehouse_host": "10.0.0.1",
     },

@@ -19,9 +19,10 @@ from runtime.errors import ConfigurationError, UnreachableError
 from runtime.target import Target, home, load_target, save_target, target_file, write_atomically
 
 OUTPUTS: dict[str, Any] = {
-    "lake_bucket_name": "goldlake-lake",
+    "lake_silver_bucket": "goldlake-silver",
+    "lake_gold_bucket": "goldlake-gold",
     "pipeline_state_machine_arn": "arn:machine",
-    "secrets_warehouse_login_arn": "arn:login",
+    "transform_warehouse_login_arn": "arn:login",
     "transform_warehouse_host": "127.0.0.1",
     "transform_warehouse_port": 5439,
     "transform_warehouse_database": "analytics",
@@ -151,8 +152,8 @@ def test_a_kept_description_that_is_cut_off_is_a_configuration_error_that_names_
 
 @pytest.mark.parametrize("value", [None, 5, ["a"]])
 def test_a_missing_output_names_stack_and_output(value: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"stack 'dev' has no output 'lake_bucket_name'"):
-        _ = stack(lake_bucket_name=value).lake_bucket
+    with pytest.raises(ConfigurationError, match=r"stack 'dev' has no output 'lake_silver_bucket'"):
+        _ = stack(lake_silver_bucket=value).silver_bucket
 
 
 @pytest.mark.parametrize("port", [None, "many", [5439]])
@@ -162,8 +163,8 @@ def test_a_missing_port_names_stack_and_output(login: list[str], port: object) -
     assert login == ["arn:login"]
 
 
-def test_gold_tables_lie_in_the_lake_bucket_under_gold() -> None:
-    assert stack().gold_location == "s3://goldlake-lake/gold"
+def test_gold_tables_lie_in_their_bucket_under_gold() -> None:
+    assert stack().gold_location == "s3://goldlake-gold/gold"
     assert stack().state_machine_arn == "arn:machine"
 
 

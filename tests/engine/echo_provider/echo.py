@@ -1,7 +1,8 @@
 """A Pulumi provider that keeps nothing and calls nobody: what a resource is given is what it is.
 
-The engine starts it as its `aws` plugin, so a whole program goes through the engine with plans, state and protection,
-and no account, no plugin of AWS and no emulator. Ids and ARNs are invented from the type and the name, always the same.
+The engine starts it as its `aws` and its `random` plugin: a whole program goes through the engine with plans, state,
+secrets and protection, and no account, no plugin of AWS and no emulator. Ids and ARNs are invented from the name,
+always the same.
 """
 
 from __future__ import annotations
@@ -20,8 +21,24 @@ VERSION = "7.51.1"
 ACCOUNT = "123456789012"
 # How the engine writes a value that is not known before the resource is there.
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-# What the program reads beside the inputs.
+# How a value is marked as secret on the wire (sdk/proto, "Special sig").
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+PASSWORD = "an-echoed-password"
+# What the program reads beside the inputs, of any type and of some.
 INVENTED = ("arn", "prefixListId")
+INVENTED_OF: dict[str, dict[str, Any]] = {
+    "aws:lambda/function:Function": {"version": "1"},
+    "aws:redshiftserverless/namespace:Namespace": {"adminPasswordSecretArn": "arn:aws:made-up:managed-password"},
+    "aws:redshiftserverless/workgroup:Workgroup": {"endpoints": [{"address": "warehouse.example.com", "port": 5439}]},
+    "random:index/randomPassword:RandomPassword": {"result": {**SECRET, "value": PASSWORD}},
+}
+# Changes that the real provider makes by a new resource in the old one's place.
+REPLACED_BY = {
+    "aws:redshiftdata/statement:Statement": {"sql", "database", "workgroupName"},
+    "aws:redshiftserverless/namespace:Namespace": {"namespaceName"},
+    "aws:ec2/subnet:Subnet": {"cidrBlock", "availabilityZone"},
+    "aws:s3/bucket:Bucket": {"bucket"},
+}
 
 
 def outputs_of(urn: str, inputs: struct_pb2.Struct, *, known: bool) -> struct_pb2.Struct:
@@ -31,7 +48,14 @@ def outputs_of(urn: str, inputs: struct_pb2.Struct, *, known: bool) -> struct_pb
     for name in INVENTED:
         if name not in outputs:
             outputs[name] = f"arn:aws:made-up:us-east-1:{ACCOUNT}:{urn.rsplit('::', 1)[-1]}" if known else UNKNOWN
+    for name, value in INVENTED_OF.get(type_of(urn), {}).items():
+        outputs[name] = value if known else UNKNOWN
     return outputs
+
+
+def type_of(urn: str) -> str:
+    """Return a resource's own type: the last one of the chain of its parents' types."""
+    return urn.split("::")[2].rsplit("$", 1)[-1]
 
 
 class EchoProvider(provider_pb2_grpc.ResourceProviderServicer):
@@ -77,7 +101,8 @@ class EchoProvider(provider_pb2_grpc.ResourceProviderServicer):
             or request.old_inputs.fields[name] != request.news.fields[name]
         ]
         kinds = provider_pb2.DiffResponse
-        return kinds(changes=kinds.DIFF_SOME if changed else kinds.DIFF_NONE, diffs=changed)
+        replaces = sorted(REPLACED_BY.get(type_of(request.urn), set()) & set(changed))
+        return kinds(changes=kinds.DIFF_SOME if changed else kinds.DIFF_NONE, diffs=changed, replaces=replaces)
 
     def Create(self, request: Any, _context: Any) -> provider_pb2.CreateResponse:  # noqa: N802
         return provider_pb2.CreateResponse(

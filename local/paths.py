@@ -1,0 +1,93 @@
+"""Which way each AWS call of the deployed functions takes, read from what the program registers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local.recording import Recording
+
+# Calls that a role allows and the function itself does not make, or not from inside the network.
+_MADE_BY_AWS: Mapping[str, str] = {
+    "ec2": "made by Lambda, to put the function into the network",
+    "logs": "delivered by Lambda itself, which needs no endpoint for it",
+    "sqs": "sent by Lambda itself, after an asynchronous call failed",
+    "kms": "made by the service that keeps the data, on the caller's behalf",
+}
+
+
+@dataclass(frozen=True)
+class CallPath:
+    """One call of a function, and how it reaches AWS."""
+
+    function: str
+    call: str
+    private: bool
+    """Whether it stays inside the network, or inside AWS's own services."""
+    reachable: bool
+    path: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the path for JSON output."""
+        return {
+            "function": self.function,
+            "call": self.call,
+            "private": self.private,
+            "reachable": self.reachable,
+            "path": self.path,
+        }
+
+
+def call_paths(recording: Recording) -> list[CallPath]:
+    """Return the path of every call that the functions' roles allow, and of the connection to the warehouse."""
+    endpoints = {
+        inputs["serviceName"].rsplit(".", 1)[-1]: inputs["vpcEndpointType"]
+        for inputs in recording.of(":VpcEndpoint").values()
+    }
+    nat = bool(recording.of(":NatGateway"))
+    return [
+        path
+        for name, function in sorted(recording.of("lambda/function:Function").items())
+        for path in _of_function(name, function, recording, endpoints, nat=nat)
+    ]
+
+
+def _of_function(
+    name: str, function: Mapping[str, Any], recording: Recording, endpoints: Mapping[str, str], *, nat: bool
+) -> Iterator[CallPath]:
+    inside = bool(function.get("vpcConfig"))
+    for action in _actions(name, recording):
+        yield _path(name, action, inside=inside, endpoints=endpoints, nat=nat)
+    if inside and "REDSHIFT_HOST" in (function["environment"].get("variables") or {}):
+        yield CallPath(
+            name, "connection to the warehouse", True, True, "inside the network, by the security groups' rule"
+        )
+
+
+def _actions(function: str, recording: Recording) -> list[str]:
+    """Return what the policies that a function waits for allow."""
+    policies = recording.of("iam/rolePolicy:RolePolicy")
+    waited_for = recording.resource(function, ":Function").depends_on
+    found = {
+        action
+        for name in waited_for & policies.keys()
+        for statement in json.loads(policies[name]["policy"])["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in statement["Action"]
+    }
+    return sorted(found)
+
+
+def _path(name: str, action: str, *, inside: bool, endpoints: Mapping[str, str], nat: bool) -> CallPath:
+    service = action.split(":", 1)[0]
+    if service in _MADE_BY_AWS:
+        return CallPath(name, action, True, True, _MADE_BY_AWS[service])
+    if not inside:
+        return CallPath(name, action, False, True, "AWS's public endpoint: the function is outside the network")
+    if service in endpoints:
+        return CallPath(name, action, True, True, f"{endpoints[service].lower()} endpoint {service}")
+    if nat:
+        return CallPath(name, action, False, True, "AWS's public endpoint, through the NAT gateway")
+    return CallPath(name, action, False, False, f"none: there is no endpoint {service}, and no NAT gateway")

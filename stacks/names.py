@@ -1,0 +1,30 @@
+"""What more than one unit calls by its name: functions, secrets, databases.
+
+A name says where something is without an arrow between units; what exists is passed as outputs only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SILVER_DATABASES = ("silver_linkedin", "silver_companies", "silver_ai_enrichment")
+GOLD_DATABASE = "gold"
+GOLD_SCHEMA = "gold"
+
+WAREHOUSE_LOGIN = "redshift-admin"
+
+# The pipeline's steps, and the function of each.
+FUNCTION_NAMES: Mapping[str, str] = {
+    "check": "check",
+    "build": "dbt-runner",
+    "export": "export",
+    "register": "register",
+}
+PIPELINE = "pipeline"
+NAMESPACE = "gold"
+WORKGROUP = "gold-workgroup"
+
+
+def database_user(role_name: str) -> str:
+    """Return the database user of a role that signs in by IAM (Redshift Serverless, GetCredentials)."""
+    return f"IAMR:{role_name}"

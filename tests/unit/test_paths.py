@@ -1,0 +1,81 @@
+"""Which way the functions' calls take: `goldlake endpoints explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from local.cli import endpoints
+from local.paths import CallPath, call_paths
+from local.recording import Recording, record_stack
+from runtime.cli import app
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def dev() -> Recording:
+    return record_stack(ROOT, "dev")
+
+
+def by_call(paths: list[CallPath], function: str) -> dict[str, CallPath]:
+    return {path.call: path for path in paths if path.function == function}
+
+
+def test_every_call_of_the_dev_stack_has_a_path(dev: Recording) -> None:
+    paths = call_paths(dev)
+    assert len(paths) > 20
+    assert all(path.reachable for path in paths)
+
+
+def test_calls_from_inside_the_network_are_private(dev: Recording) -> None:
+    runner = by_call(call_paths(dev), "dbt-runner")
+    assert runner["s3:PutObject"].path == "gateway endpoint s3"
+    assert runner["redshift-serverless:GetCredentials"].path == "interface endpoint redshift-serverless"
+    assert runner["logs:PutLogEvents"].private
+    assert runner["connection to the warehouse"].private
+    assert all(path.private for path in runner.values())
+
+
+def test_functions_outside_the_network_use_public_endpoints(dev: Recording) -> None:
+    register = by_call(call_paths(dev), "register")
+    assert not register["glue:CreateTable"].private
+    assert register["glue:CreateTable"].reachable
+    assert "connection to the warehouse" not in register
+
+
+def test_a_call_without_an_endpoint_has_no_path_unless_there_is_a_nat_gateway(dev: Recording) -> None:
+    kept = [found for found in dev.resources if not found.inputs.get("serviceName", "").endswith("redshift-serverless")]
+    without = by_call(call_paths(Recording(resources=kept)), "dbt-runner")["redshift-serverless:GetCredentials"]
+    assert not without.reachable
+    assert "no endpoint redshift-serverless" in without.path
+    nat = record_stack(ROOT, "dev", settings={"natGateways": "single"}).resources
+    gateway = [found for found in nat if found.type.endswith(":NatGateway")]
+    with_nat = by_call(call_paths(Recording(resources=[*kept, *gateway])), "dbt-runner")
+    assert with_nat["redshift-serverless:GetCredentials"].reachable
+    assert not with_nat["redshift-serverless:GetCredentials"].private
+
+
+def test_the_command_prints_the_paths_as_json_and_ends_with_0(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert endpoints in (app.get_command(None, "endpoints"),)  # type: ignore[arg-type] # no context is needed
+    with pytest.raises(SystemExit) as ended:
+        app.main(["endpoints", "explain", "--stack", "dev", "--output", "json"])
+    assert ended.value.code == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["schema"] == "goldlake.endpoints/1"
+    assert {call["function"] for call in shown["calls"]} == {"check", "dbt-runner", "export", "register"}
+
+
+def test_a_stack_without_a_file_is_refused_with_the_known_ones(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        app.main(["endpoints", "explain", "--stack", "nope"])
+    assert ended.value.code == 64
+    assert "known stacks are dev, localstack" in capsys.readouterr().err
