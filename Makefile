@@ -60,7 +60,8 @@ lock: setup ## Pin all packages anew: requirements.txt and the emulator's
 		--output-file local/emulator-requirements.txt --custom-compile-command "make lock"
 
 .PHONY: clean
-clean: ## Stop the local platform and remove everything that was made
+clean: ## Stop the local platform and remove everything that was made; the state backend's own state stays
 	@if [ -x $(BIN)/goldlake ] && [ -d .goldlake ]; then $(BIN)/goldlake local down; fi
-	rm -rf .goldlake $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info dbt_gold/target dbt_gold/logs
+	[ ! -d .goldlake ] || find .goldlake -mindepth 1 -maxdepth 1 ! -name state-backend -exec rm -rf {} +
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info dbt_gold/target dbt_gold/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

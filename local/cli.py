@@ -145,16 +145,16 @@ def endpoints() -> None:
 def explain(stack: str, output: str) -> int:
     """List each AWS call of the functions with its private path, or the lack of one.
 
-    Read from what the program registers, without an account and without the engine. Exit 1 when a call has no path.
+    Read from what the program registers, without an account and without the engine; units that the stack imports are
+    taken as its own. Exit 1 when a call has no path.
 
     \b
     Example:
       goldlake endpoints explain --stack dev
     """
-    from local.paths import call_paths
-    from local.recording import record_stack
+    from local.paths import call_paths, whole_stack
 
-    paths = call_paths(record_stack(Path.cwd(), stack))
+    paths = call_paths(whole_stack(Path.cwd(), stack))
     lost = [path for path in paths if not path.reachable]
     if output == "json":
         show_json({"schema": "goldlake.endpoints/1", "stack": stack, "calls": [path.to_dict() for path in paths]})

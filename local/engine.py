@@ -97,7 +97,7 @@ def deploy(
         selected = automation.create_or_select_stack(
             stack_name=stack,
             work_dir=str(view),
-            opts=automation.LocalWorkspaceOptions(env_vars=_environment(view / "state", aws)),
+            opts=automation.LocalWorkspaceOptions(env_vars=environment(view / "state", aws)),
         )
         # Nobody else deploys while the caller holds the platform's lock: a lock here is a killed deployment's.
         selected.cancel()
@@ -155,7 +155,7 @@ def _project_view(project_dir: Path, stack: str, overrides: Mapping[str, str], v
     return view
 
 
-def _environment(state: Path, aws: Connection) -> dict[str, str]:
+def environment(state: Path, aws: Connection) -> dict[str, str]:
     """Return what the engine and the provider are told on top of this process's environment.
 
     A profile, a session or an endpoint of the user's own would lead the provider elsewhere than to the emulator.

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from local.recording import Recording
+from local.inprocess import stack_configuration
+from local.recording import Recording, record_stack
+from stacks.settings import NAMESPACE, UNITS
 
 # Calls that a role allows and the function itself does not make, or not from inside the network.
 _MADE_BY_AWS: Mapping[str, str] = {
@@ -38,6 +41,17 @@ class CallPath:
             "reachable": self.reachable,
             "path": self.path,
         }
+
+
+def whole_stack(project_dir: Path, stack: str) -> Recording:
+    """Return what a stack registers, as if it held the units that it imports: the network may be in another one.
+
+    Raises ConfigurationError for a stack without a file.
+    """
+    configuration = stack_configuration(project_dir, stack, {})
+    units = [*json.loads(configuration[f"{NAMESPACE}:units"]), *json.loads(configuration[f"{NAMESPACE}:imports"])]
+    whole = json.dumps([unit for unit in UNITS if unit in units])
+    return record_stack(project_dir, stack, settings={"units": whole, "imports": "{}"})
 
 
 def call_paths(recording: Recording) -> list[CallPath]:

@@ -16,6 +16,7 @@ import pulumi
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 
 from local.inprocess import run_in_loop, run_program, stack_configuration, unwrapped
+from stacks.outputs import OUTPUTS as UNIT_OUTPUTS
 from stacks.settings import NAMESPACE
 from stacks.transform import FUNCTIONS_CODE, LAYERS
 
@@ -72,6 +73,8 @@ class Recording(Mocks):
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         """Return the invented id and outputs of a resource."""
         inputs = {key: unwrapped(value) for key, value in args.inputs.items()}
+        if args.typ == "pulumi:pulumi:StackReference":
+            return args.name, {"name": args.name, "outputs": _exports_of_another_stack()}
         invented = {"arn": f"arn:aws:made-up:{REGION}:{ACCOUNT}:{args.name}", "prefixListId": "pl-1"}
         return f"{args.name}-id", {**invented, **inputs, **self.outputs.get(args.typ, {})}
 
@@ -169,6 +172,17 @@ def record_stack(
         name = stack.removesuffix(".example")
         recording.exports = run_program(project_dir, name, configuration, recording, monitor=monitor)
     return recording
+
+
+def _exports_of_another_stack() -> dict[str, Any]:
+    """Return every output that a stack can export, with a value that says where it is from."""
+    subnets = [f"subnet-{zone}" for zone in "abc"]
+    special: dict[str, Any] = {"subnet_ids": subnets, "port": 5439, "warehouse_port": 5439}
+    return {
+        kind.export_name(name): special.get(name, f"{kind.unit}-{name}")
+        for kind in UNIT_OUTPUTS
+        for name in kind.names()
+    }
 
 
 def _subnets(vpc_id: str) -> dict[str, Answer]:

@@ -91,8 +91,9 @@ def run(
     `on_step(name, None)` is called when a step starts, `on_step(name, result)` when it has ended. Raises FailedError
     when another run is under way or counts disagree, UnreachableError when AWS stops answering.
     """
+    # Asked for first: a stack without them fails before anything starts, not after the run.
+    machine, _gold, _database = target.state_machine_arn, target.gold_location, target.output("lake_gold_database")
     states = target.connection.client("stepfunctions")
-    machine = target.state_machine_arn
     with translated("start the pipeline"):
         running = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=1)["executions"]
         if running:

@@ -81,8 +81,12 @@ class Target:
 
     @property
     def seeds_warehouse_login(self) -> bool:
-        """Whether the warehouse's login is seeded; otherwise Pulumi or AWS made its password."""
-        return str(self.outputs.get("warehouse_login_owner", "seed")) == "seed"
+        """Whether the warehouse's login is seeded.
+
+        Otherwise Pulumi or AWS made its password, or the stack does not say: then it may be theirs.
+        """
+        names = ("transform_warehouse_login_owner", "warehouse_login_owner")
+        return "seed" in [str(self.outputs.get(name)) for name in names]
 
     @property
     def state_machine_arn(self) -> str:

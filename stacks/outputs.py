@@ -152,6 +152,7 @@ class TransformOutputs(UnitOutputs):
     warehouse_port: pulumi.Output[int]
     warehouse_database: pulumi.Output[str]
     warehouse_login_arn: pulumi.Output[str]
+    warehouse_login_owner: pulumi.Output[str]
 
     check_arn: pulumi.Output[str]
     build_arn: pulumi.Output[str]

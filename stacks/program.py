@@ -56,7 +56,8 @@ def deploy(
     own: dict[str, UnitOutputs] = {}
     for unit in order:
         own[unit] = _deploy(unit, settings, {**given, **own}, artifacts)
-    return {name: value for outputs in own.values() for name, value in outputs.exports().items()}
+    # What was imported is exported again: who reads one stack's outputs finds all that its units work with.
+    return {name: value for outputs in {**given, **own}.values() for name, value in outputs.exports().items()}
 
 
 def plan(settings: Settings) -> tuple[str, ...]:

@@ -219,6 +219,9 @@ class Settings(BaseModel):
     query_seconds: Annotated[
         int, _must(_between(1, 86399), "1 to 86399 seconds, Redshift's range of max_query_execution_time")
     ] = 3600
+    snapshot_days: Annotated[
+        int, _must(_between(0, 3653), "0 for none, or 1 to 3653 days: Redshift Serverless keeps snapshots no longer")
+    ] = 0
     admin_password: Literal["generated", "managed", "none"] = "generated"  # noqa: S105 - a way, not a password
     sign_in: Literal["iam", "password"] = "iam"
     external_schemas: Annotated[
@@ -339,6 +342,13 @@ AGREEMENTS = (
         ("warehouse_host", "sign_in"),
         lambda s: not s.warehouse_host or s.sign_in == "password",
         "sign-in by IAM needs a workgroup's name, which a host does not tell: signIn must be password",
+    ),
+    Agreement(
+        ("admin_password", "sign_in"),
+        lambda s: (
+            (s.admin_password, s.sign_in) != ("none", "password") or s.stack == LAPTOP_STACK or bool(s.warehouse_host)
+        ),
+        "without a password of the admin nobody can sign in by it: signIn must be iam",
     ),
     Agreement(
         ("warehouse_port",),

@@ -73,6 +73,7 @@ class _Warehouse:
     port: pulumi.Output[int]
     database: pulumi.Output[str]
     login_arn: pulumi.Output[str]
+    login_owner: pulumi.Output[str]
     workgroup_name: pulumi.Output[str]
     workgroup_arn: pulumi.Output[str]
 
@@ -87,6 +88,7 @@ def _warehouse(settings: Settings, inputs: Inputs) -> _Warehouse:
         port=pulumi.Output.from_input(settings.warehouse_port),
         database=pulumi.Output.from_input(settings.warehouse_database),
         login_arn=inputs.secrets.warehouse_login_arn,
+        login_owner=pulumi.Output.from_input("seed"),
         # Sign-in by IAM takes a warehouse of the unit: the settings refuse it otherwise.
         workgroup_name=pulumi.Output.from_input(""),
         workgroup_arn=pulumi.Output.from_input(""),
@@ -168,6 +170,7 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
         warehouse_port=warehouse.port,
         warehouse_database=warehouse.database,
         warehouse_login_arn=warehouse.login_arn,
+        warehouse_login_owner=warehouse.login_owner,
         check_arn=tasks["check"].arn,
         build_arn=runner.alias_arn,
         export_arn=tasks["export"].arn,

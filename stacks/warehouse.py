@@ -54,6 +54,7 @@ def deploy(settings: Settings, inputs: Inputs) -> WarehouseOutputs:
             max_capacity=settings.max_capacity or None,
             usage_limits=limits,
             query_seconds=settings.query_seconds,
+            snapshot_days=settings.snapshot_days,
             admin_password=settings.admin_password,
             login_secret_arn=inputs.secrets.warehouse_login_arn if login_owner == "pulumi" else None,
             require_ssl=settings.require_tls,

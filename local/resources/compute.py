@@ -18,12 +18,15 @@ _SOON = {"Delay": 0.2, "MaxAttempts": 150}
 
 def _role(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     iam = aws.client("iam")
-    name, trust = inputs["name"], inputs["assumeRolePolicy"]
+    name, trust, tags = inputs["name"], inputs["assumeRolePolicy"], tag_list(inputs.get("tags"))
+    text = inputs.get("description") or ""
     if not unless(
-        lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tag_list(inputs.get("tags"))),
+        lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Description=text, Tags=tags),
         "EntityAlreadyExists",
     ):
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
+        iam.update_role_description(RoleName=name, Description=text)
+        iam.tag_role(RoleName=name, Tags=tags)
     return Applied(name, {"arn": f"arn:aws:iam::{ACCOUNT}:role/{name}", "name": name})
 
 
@@ -203,20 +206,22 @@ def _permission_exists(aws: Connection, id: str, inputs: Inputs) -> bool:
 
 def _state_machine(aws: Connection, inputs: Inputs, arn: str | None) -> Applied:
     client = aws.client("stepfunctions")
-    settings = {"definition": inputs["definition"], "roleArn": inputs["roleArn"]}
+    tags = [{"key": key, "value": value} for key, value in (inputs.get("tags") or {}).items()]
+    logging = inputs["loggingConfiguration"]
+    settings = {
+        "definition": inputs["definition"],
+        "roleArn": inputs["roleArn"],
+        "loggingConfiguration": {
+            "level": logging["level"],
+            "includeExecutionData": logging["includeExecutionData"],
+            "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": logging["logDestination"]}}],
+        },
+    }
     if arn is None:
-        logging = inputs["loggingConfiguration"]
-        arn = client.create_state_machine(
-            name=inputs["name"],
-            loggingConfiguration={
-                "level": logging["level"],
-                "includeExecutionData": logging["includeExecutionData"],
-                "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": logging["logDestination"]}}],
-            },
-            **settings,
-        )["stateMachineArn"]
+        arn = str(client.create_state_machine(name=inputs["name"], tags=tags, **settings)["stateMachineArn"])
     else:
         client.update_state_machine(stateMachineArn=arn, **settings)
+        client.tag_resource(resourceArn=arn, tags=tags)
     return Applied(arn, {"arn": arn, "name": inputs["name"]})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pulumi
 
@@ -99,7 +100,11 @@ def _object(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
     # put_object, for upload_file hides the service's error code in an exception of its own.
     with Path(str(source.path)).open("rb") as content:
         aws.client("s3").put_object(
-            Bucket=inputs["bucket"], Key=inputs["key"], Body=content, ContentType=inputs["contentType"]
+            Bucket=inputs["bucket"],
+            Key=inputs["key"],
+            Body=content,
+            ContentType=inputs["contentType"],
+            Tagging=urlencode(inputs.get("tags") or {}),
         )
     return Applied(inputs["key"], {})
 

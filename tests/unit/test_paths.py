@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from local.cli import endpoints
-from local.paths import CallPath, call_paths
+from local.paths import CallPath, call_paths, whole_stack
 from local.recording import Recording, record_stack
 from runtime.cli import app
 
@@ -56,6 +58,23 @@ def test_a_call_without_an_endpoint_has_no_path_unless_there_is_a_nat_gateway(de
     with_nat = by_call(call_paths(Recording(resources=[*kept, *gateway])), "dbt-runner")
     assert with_nat["redshift-serverless:GetCredentials"].reachable
     assert not with_nat["redshift-serverless:GetCredentials"].private
+
+
+def test_a_stack_that_imports_its_network_is_explained_with_it(tmp_path: Path, dev: Recording) -> None:
+    for name in ("Pulumi.yaml", "__main__.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
+    imports = dict.fromkeys(("foundation", "lake", "secrets", "warehouse"), "base")
+    split = {**config, "goldlake:units": ["transform", "pipeline"], "goldlake:imports": imports}
+    (tmp_path / "Pulumi.app.yaml").write_text(yaml.safe_dump({"config": split}))
+    assert call_paths(whole_stack(tmp_path, "app")) == call_paths(dev)
+
+
+def test_a_stack_that_imports_can_be_recorded_by_itself() -> None:
+    imports = json.dumps(dict.fromkeys(("foundation", "lake", "secrets", "warehouse"), "base"))
+    app = record_stack(ROOT, "dev", settings={"units": '["transform", "pipeline"]', "imports": imports})
+    assert not app.of(":Vpc")
+    assert app.of("function:Function")["dbt-runner"]["vpcConfig"]["subnetIds"] == ["subnet-a", "subnet-b", "subnet-c"]
 
 
 def test_the_command_prints_the_paths_as_json_and_ends_with_0(

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from runtime import pipeline
 from runtime.aws import Connection
-from runtime.errors import AccessDeniedError, FailedError, UnreachableError
-from runtime.pipeline import RunReport, StepResult, TableCount, count_everywhere, run
+from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
+from runtime.pipeline import RunReport, StepResult, TableCount, _step_result, count_everywhere, run
 from runtime.target import Target
 
 START = datetime(2026, 1, 5, 5, 0, tzinfo=UTC)
@@ -418,3 +418,21 @@ def test_a_table_without_a_log_or_without_an_entry_is_a_failure(
     monkeypatch.setattr(pipeline, "get_table", lambda _aws, _database, _name: None)
     with pytest.raises(FailedError, match="dim_company is not in the catalogue"):
         count_everywhere(TARGET, ["dim_company"])
+
+
+def test_a_step_that_crashed_is_reported_with_its_error() -> None:
+    state = {"check": {"answer": {}}, "error": {"Error": "Lambda.Unknown", "Cause": "out of memory"}}
+    result = _step_result("build", 1.5, state)
+    assert (result.result, result.message) == ("crashed", "Lambda.Unknown: out of memory")
+
+
+def test_a_stack_without_gold_outputs_is_refused_before_the_pipeline_starts() -> None:
+    class Untouched(Connection):
+        def client(self, service: str) -> Any:
+            raise AssertionError(f"asked {service}")
+
+    lacking = Target(
+        "app", Untouched("http://127.0.0.1:4566", "us-east-1"), {"pipeline_state_machine_arn": "arn:machine"}
+    )
+    with pytest.raises(ConfigurationError, match="lake_gold_bucket"):
+        run(lacking)

@@ -383,7 +383,8 @@ def test_split_stacks_take_what_the_other_stacks_export(tmp_path: Path) -> None:
     )
     recording = record(lambda: deploy(split, refer))
     assert sorted(asked) == ["base", "wh"]
-    assert {name.split("_", 1)[0] for name in recording.exports} == {"transform", "pipeline"}
+    # What is imported is exported again, so that `goldlake run` finds it.
+    assert {name.split("_", 1)[0] for name in recording.exports} == set(DEFAULT_UNITS)
     function = recording.of("function:Function")["dbt-runner"]
     assert function["vpcConfig"]["subnetIds"] == ["a", "b", "c"]
     assert function["environment"]["variables"]["REDSHIFT_HOST"] == "warehouse-host"
@@ -395,6 +396,14 @@ def test_an_output_that_the_other_stack_lacks_fails_the_program() -> None:
     split = settings(units=["warehouse"], imports={"foundation": "base", "lake": "base", "secrets": "base"})
     with pytest.raises(Exception, match="stack 'base' has no output 'foundation_"):
         record(lambda: deploy(split, lambda _stack: lacking))
+
+
+def test_a_daily_snapshot_is_taken_only_if_asked_for(dev: Recording) -> None:
+    assert not [name for name in dev.of(":Schedule") if "snapshot" in name]
+    asked = recorded("dev", snapshotDays=14)
+    (snapshot,) = [inputs for name, inputs in asked.of(":Schedule").items() if "snapshot" in name]
+    assert snapshot["target"]["arn"].endswith(":createSnapshot")
+    assert json.loads(snapshot["target"]["input"])["RetentionPeriod"] == 14
 
 
 def test_outputs_have_the_shape_unit_field(dev: Recording) -> None:

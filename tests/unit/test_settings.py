@@ -102,6 +102,7 @@ def test_the_stack_files_are_accepted(project_root: Path, stack: str) -> None:
         ("dbtReservedConcurrency", "2", "dbt must not run twice at once"),
         ("dbtStableVersion", "v1", "number of a published version"),
         ("oldVersionDays", "0", "1 to 3650"),
+        ("snapshotDays", "-1", "0 for none"),
         ("units", "foundation", "valid tuple"),
         ("vpcCidr", "8.8.0.0/16", "private IPv4 range of /16 to /22"),
         ("vpcCidr", "10.0.0.0/24", "three subnets are cut from it"),
@@ -159,6 +160,7 @@ def test_a_stack_without_owner_and_cost_centre_is_refused() -> None:
         ({"warehousePort": "5500"}, "5431 to 5455 or 8191 to 8215"),
         ({"canaryPercent": "10"}, "set dbtStableVersion"),
         ({"requireTls": "false"}, "only the laptop's stack"),
+        ({"adminPassword": "none", "signIn": "password"}, "nobody can sign in by it"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(values: dict[str, str], reason: str) -> None:

@@ -248,3 +248,29 @@ def test_the_new_content_is_complete_before_it_takes_the_old_ones_place(
     write_atomically(path, "new")
     assert seen == [("old", "new")]
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "seeded"),
+    [
+        ({"warehouse_login_owner": "seed"}, True),
+        ({"transform_warehouse_login_owner": "seed"}, True),
+        ({"warehouse_login_owner": "pulumi"}, False),
+        ({"transform_warehouse_login_owner": "aws"}, False),
+        ({}, False),
+    ],
+)
+def test_the_warehouses_login_is_seeded_only_where_the_stack_says_that_nobody_else_made_it(
+    outputs: dict[str, str], seeded: bool
+) -> None:
+    assert Target("dev", KEPT, outputs).seeds_warehouse_login is seeded
+
+
+def test_service_endpoints_are_kept_with_the_endpoint_they_belong_to(own_home: Path) -> None:
+    connection = Connection(
+        "http://127.0.0.1:1", "us-east-1", service_endpoints={"redshift-data": "http://127.0.0.1:2"}
+    )
+    save_target(Target("dev", connection, {}))
+    assert load_target("dev").connection == connection
+    elsewhere = load_target("dev", overrides=Connection("http://127.0.0.1:3"))
+    assert elsewhere.connection.service_endpoints == {}
