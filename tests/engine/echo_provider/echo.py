@@ -34,7 +34,7 @@ INVENTED_OF: dict[str, dict[str, Any]] = {
 }
 # Changes that the real provider makes by a new resource in the old one's place.
 REPLACED_BY = {
-    "aws:redshiftdata/statement:Statement": {"sql", "database", "workgroupName"},
+    "aws:redshiftdata/statement:Statement": {"sql", "database", "workgroupName", "statementName"},
     "aws:redshiftserverless/namespace:Namespace": {"namespaceName"},
     "aws:ec2/subnet:Subnet": {"cidrBlock", "availabilityZone"},
     "aws:s3/bucket:Bucket": {"bucket"},
