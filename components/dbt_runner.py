@@ -17,6 +17,7 @@ ALIAS = "live"
 
 # The longest that SQS keeps a message: who comes back from holidays finds what failed.
 RETENTION_SECONDS = 14 * 24 * 3600
+EVENT_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class DbtRunner(pulumi.ComponentResource):
                 function_name=function.function_name,
                 qualifier=qualifier,
                 maximum_retry_attempts=0,
+                # Lambda's own default, said so that every reader of the function's settings reads the same.
+                maximum_event_age_in_seconds=EVENT_SECONDS,
                 destination_config=aws.lambda_.FunctionEventInvokeConfigDestinationConfigArgs(
                     on_failure=aws.lambda_.FunctionEventInvokeConfigDestinationConfigOnFailureArgs(
                         destination=queue.arn

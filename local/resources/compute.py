@@ -165,6 +165,7 @@ def _invoke_config(aws: Connection, inputs: Inputs, _id: str | None) -> Applied:
         FunctionName=inputs["functionName"],
         Qualifier=inputs["qualifier"],
         MaximumRetryAttempts=int(inputs["maximumRetryAttempts"]),
+        MaximumEventAgeInSeconds=int(inputs["maximumEventAgeInSeconds"]),
         DestinationConfig={"OnFailure": {"Destination": destination}},
     )
     return Applied(f"{inputs['functionName']}:{inputs['qualifier']}", {})
