@@ -24,9 +24,14 @@ def secret(name: str) -> SecretEntry:
 
 
 def test_resources_that_are_registered_late_are_recorded() -> None:
+    def second(_arn: str) -> None:
+        secret("second").arn.apply(third)
+
+    def third(_arn: str) -> None:
+        secret("third")
+
     def program() -> None:
-        first = secret("first")
-        first.arn.apply(lambda _arn: secret("second").arn.apply(lambda _arn: secret("third")))
+        secret("first").arn.apply(second)
 
     assert set(record(program).of(":Secret")) == {"first", "second", "third"}
 
