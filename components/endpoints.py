@@ -68,23 +68,27 @@ def s3_policy(buckets: Sequence[str], account: str) -> Document:
     )
 
 
-def interface_policy(service: str, *, region: str, account: str, secret_prefix: str) -> Document:
+def interface_policy(
+    service: str, *, region: str, account: str, secret_prefix: str, rotation: bool = False
+) -> Document:
     """Return the policy of a service's endpoint: the calls that the functions make, on what the stack owns.
 
     Secrets are those below `secret_prefix`/, and those of which Redshift manages the password: it calls them
-    `redshift!…` (Redshift management guide, "Managing Redshift admin passwords using Secrets Manager"). Workgroups are
-    all of the account in the region, since the ARN holds an id that AWS makes up, not the name.
+    `redshift!…` (Redshift management guide, "Managing Redshift admin passwords using Secrets Manager"). With `rotation`
+    the first may be changed, too. Workgroups are all of the account in the region, since the ARN holds an id that AWS
+    makes up, not the name.
     """
     _check_services([service])
     if service == SECRETS_MANAGER:
         secrets = f"arn:aws:secretsmanager:{region}:{account}:secret"
-        return document(
-            _for_account(
-                account,
-                ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"],
-                [f"{secrets}:{secret_prefix}/*", f"{secrets}:redshift!*"],
-            )
+        own = f"{secrets}:{secret_prefix}/*"
+        reading = _for_account(
+            account, ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"], [own, f"{secrets}:redshift!*"]
         )
+        changing = _for_account(
+            account, ["secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage"], [own]
+        )
+        return document(reading, changing) if rotation else document(reading)
     return document(
         _for_account(
             account,

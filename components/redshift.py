@@ -38,6 +38,8 @@ PORTS = (*range(5431, 5456), *range(8191, 8216))
 # Redshift management guide, "Setting usage limits": one, and up to 3 more.
 MAX_USAGE_LIMITS = 4
 MIN_SUBNETS = 3
+# Staging label of the login's version that Pulumi put.
+OWN_VERSION = "PULUMI"
 LOG_EXPORTS = ("userlog", "connectionlog", "useractivitylog")
 # What Spectrum needs of the Glue catalogue to read tables, and no more.
 GLUE_READS = (
@@ -411,7 +413,8 @@ class RedshiftServerless(pulumi.ComponentResource):
             kms_key_id=args.key_arn,
             log_exports=list(args.log_exports),
             tags=self._tags(args.namespace_name),
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+            # Whoever can reach the warehouse finds its login in the entry.
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect, depends_on=login),
             **admin,
         )
         self.login_secret_arn = (
@@ -435,12 +438,23 @@ class RedshiftServerless(pulumi.ComponentResource):
         return pulumi.Output.secret(password.result)
 
     def _login(self, password: pulumi.Output[str]) -> pulumi.Resource:
+        """Register the entry's first version, so that a rotation (components.rotation) can follow it.
+
+        A version whose labels have all moved on is deleted by AWS. Pulumi would miss it at the next refresh and put
+        it there again: the password of the beginning as AWSCURRENT, which signs in no more. A label of its own keeps
+        it. It has that without a rotation, too: so a rotation can be switched on and off with nothing put again.
+
+        Where AWSCURRENT is, is the rotation's affair, hence `versionStages` is ignored. The value is not: namespace and
+        entry take a new RandomPassword together, or both keep theirs. The new version takes the label over, and AWS
+        refuses to take it off the one before, so that one is forgotten and not deleted.
+        """
         args = self._args
         return aws.secretsmanager.SecretVersion(
             f"{self._name}-login",
             secret_id=args.login_secret_arn,
             secret_string=pulumi.Output.json_dumps({"username": args.admin_user, "password": password}),
-            opts=self._child,
+            version_stages=["AWSCURRENT", OWN_VERSION],
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["versionStages"], retain_on_delete=True),
         )
 
     def _workgroup(self, namespace: aws.redshiftserverless.Namespace) -> aws.redshiftserverless.Workgroup:

@@ -10,18 +10,8 @@ import pulumi_aws as aws
 from components.policies import own_account_only
 from runtime.errors import ConfigurationError
 
-# Secrets Manager API reference: DeleteSecret's RecoveryWindowInDays, RotationRulesType's AutomaticallyAfterDays.
+# Secrets Manager API reference: DeleteSecret's RecoveryWindowInDays.
 MIN_RECOVERY_DAYS, MAX_RECOVERY_DAYS = 7, 30
-MAX_ROTATION_DAYS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rotation:
-    """Who rotates an entry, and how often."""
-
-    function_arn: pulumi.Input[str]
-    """A Lambda function that takes Secrets Manager's four steps: create, set, test and finish the new value."""
-    days: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +29,10 @@ class SecretEntryArgs:
     """The account whose principals alone may use the entry. Without it, the entry has no policy of its own."""
     key_arn: pulumi.Input[str] | None = None
     """The KMS key of the value; AWS's own key for Secrets Manager without it. Readers need `policies.decrypt_with`."""
-    rotation: Rotation | None = None
 
 
 class SecretEntry(pulumi.ComponentResource):
-    """An empty Secrets Manager entry, closed to other accounts, and rotated when there is a function for it."""
+    """An empty Secrets Manager entry, closed to other accounts. What rotates one is in components.rotation."""
 
     arn: pulumi.Output[str]
     secret_name: pulumi.Output[str]
@@ -69,31 +58,9 @@ class SecretEntry(pulumi.ComponentResource):
                 block_public_policy=True,
                 opts=pulumi.ResourceOptions(parent=self),
             )
-        if args.rotation is not None:
-            self._rotate(name, secret, args.rotation)
         self.arn = secret.arn
         self.secret_name = secret.name
         self.register_outputs({"arn": self.arn, "secretName": self.secret_name})
-
-    def _rotate(self, name: str, secret: aws.secretsmanager.Secret, rotation: Rotation) -> None:
-        permission = aws.lambda_.Permission(
-            f"{name}-rotator",
-            action="lambda:InvokeFunction",
-            function=rotation.function_arn,
-            principal="secretsmanager.amazonaws.com",
-            source_arn=secret.arn,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        aws.secretsmanager.SecretRotation(
-            f"{name}-rotation",
-            secret_id=secret.id,
-            rotation_lambda_arn=rotation.function_arn,
-            rotation_rules=aws.secretsmanager.SecretRotationRotationRulesArgs(automatically_after_days=rotation.days),
-            # The entry has no value yet that could be rotated: the first rotation comes with the schedule.
-            rotate_immediately=False,
-            # Secrets Manager refuses a function that it may not invoke.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[permission]),
-        )
 
 
 def _check(name: str, args: SecretEntryArgs) -> None:
@@ -101,8 +68,4 @@ def _check(name: str, args: SecretEntryArgs) -> None:
         raise ConfigurationError(
             f"{name} has recovery_days {args.recovery_days}: Secrets Manager takes {MIN_RECOVERY_DAYS} to "
             f"{MAX_RECOVERY_DAYS}, or 0 to delete at once"
-        )
-    if args.rotation is not None and not 1 <= args.rotation.days <= MAX_ROTATION_DAYS:
-        raise ConfigurationError(
-            f"{name} is rotated every {args.rotation.days} days: Secrets Manager takes 1 to {MAX_ROTATION_DAYS}"
         )

@@ -177,7 +177,7 @@ def record_stack(
 def _exports_of_another_stack() -> dict[str, Any]:
     """Return every output that a stack can export, with a value that says where it is from."""
     subnets = [f"subnet-{zone}" for zone in "abc"]
-    special: dict[str, Any] = {"subnet_ids": subnets, "port": 5439, "warehouse_port": 5439}
+    special: dict[str, Any] = {"subnet_ids": subnets, "entries": [], "port": 5439, "warehouse_port": 5439}
     return {
         kind.export_name(name): special.get(name, f"{kind.unit}-{name}")
         for kind in UNIT_OUTPUTS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -211,3 +212,22 @@ def translated(action: str) -> Iterator[None]:
         raise UnreachableError(f"{action}: {exc}", code=type(exc).__name__) from exc
     except BotoCoreError as exc:
         raise FailedError(f"{action}: {exc}", code=type(exc).__name__) from exc
+
+
+@contextlib.contextmanager
+def nothing_of_the_wire_logged() -> Iterator[None]:
+    """Keep boto3 from logging requests and answers inside the block: at level DEBUG it logs their content."""
+    loggers = [logging.getLogger("botocore")]
+    loggers += [
+        logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if name.startswith(("botocore.", "urllib3")) and isinstance(logger, logging.Logger) and logger.level
+    ]
+    levels = [(logger, logger.level) for logger in loggers]
+    for logger, level in levels:
+        logger.setLevel(max(level, logging.INFO))
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)

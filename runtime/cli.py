@@ -24,7 +24,6 @@ from runtime.target import Target, load_target
 
 COMMAND_GROUP = "goldlake.commands"
 DEFAULT_STACK = "localstack"
-WAREHOUSE_LOGIN = "redshift-admin"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -198,48 +197,6 @@ def app() -> None:
     """
 
 
-@app.group()
-def secrets() -> None:
-    """Secrets Manager entries: seed their values."""
-
-
-@secrets.command("seed")
-@stack_option
-@aws_options
-@click.option("--prefix", default="goldlake", show_default=True, help="First part of the entries' ids.")
-@click.option("--allow-development-defaults", is_flag=True, help="Let well-known local defaults go to AWS itself.")
-@dry_run_option
-@output_option
-def seed_command(
-    stack: str, aws: Connection, prefix: str, allow_development_defaults: bool, dry_run: bool, output: str
-) -> None:
-    """Put the declared secrets' values; nothing is written that is equal already.
-
-    OVERRIDE_<KEY> in the environment replaces one value. Values are never shown. The warehouse's login is left alone
-    where Pulumi or AWS made its password (setting adminPassword).
-
-    \b
-    Examples:
-      goldlake secrets seed
-      OVERRIDE_USERNAME=dbt OVERRIDE_PASSWORD=… goldlake secrets seed --stack dev
-    """
-    from runtime.secrets import seed
-
-    target = load_target(stack, overrides=aws)
-    results = seed(
-        target.connection,
-        prefix=prefix,
-        allow_development_defaults=allow_development_defaults,
-        made_elsewhere=() if target.seeds_warehouse_login else (WAREHOUSE_LOGIN,),
-        dry_run=dry_run,
-    )
-    if output == "json":
-        show_json({"schema": "goldlake.seed/1", "dry_run": dry_run, "secrets": [r.to_dict() for r in results]})
-    else:
-        rows = [(result.name, result.outcome, ", ".join(result.keys)) for result in results]
-        show_table(("secret", "outcome", "keys that differ"), rows, "Dry run" if dry_run else None)
-
-
 @app.command()
 @stack_option
 @aws_options
@@ -319,33 +276,6 @@ def load(stack: str, aws: Connection, path: Path, table: str, append: bool, dry_
             ("table", "rows", "files", "location"),
             [(report.table, report.rows, report.files, report.location)],
         )
-
-
-@app.command()
-@stack_option
-@aws_options
-@click.option(
-    "--project",
-    type=click.Path(path_type=Path),
-    default=Path("dbt_gold"),
-    show_default=True,
-    help="The dbt project whose sources are checked.",
-)
-@output_option
-def check(stack: str, aws: Connection, project: Path, output: str) -> int:
-    """Are the silver tables there, not empty and fresh? Exit 0 ready, 1 not ready, 2 cannot be reached."""
-    from runtime.readiness import check as check_tables
-    from runtime.readiness import sources_from_project
-
-    sources = sources_from_project(project)
-    report = check_tables(load_target(stack, overrides=aws).connection, sources)
-    if output == "json":
-        show_json(report.to_dict())
-    else:
-        columns = ("table", "state", "rows", "detail")
-        show_table(columns, [(t.table, t.state, t.rows, t.detail) for t in report.tables])
-        say(report.summary)
-    return report.exit_code
 
 
 @app.command()

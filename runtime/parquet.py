@@ -67,12 +67,12 @@ def list_files(aws: Connection, bucket: str, prefix: str, *, client: Any = None)
             found += [
                 StoredFile(item["Key"], item["Size"], item["LastModified"])
                 for item in page.get("Contents", [])
-                if _is_data(item["Key"].removeprefix(prefix))
+                if is_data(item["Key"].removeprefix(prefix))
             ]
     return found
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
     """Return whether a key below the table's prefix is a data file to Hive's readers."""
     parts = name.split("/")
     return bool(parts[-1]) and not any(part.startswith(("_", ".")) for part in parts)
@@ -139,7 +139,7 @@ def footer_rows(aws: Connection, bucket: str, keys: Sequence[str], *, client: An
         return {}
     client = client or aws.client("s3")
     with ThreadPoolExecutor(max_workers=READERS) as pool:
-        footers = list(pool.map(lambda key: _footer(client, bucket, key), keys))
+        footers = list(pool.map(lambda key: read_footer(client, bucket, key), keys))
     with tempfile.TemporaryDirectory(prefix="goldlake-footers-") as folder:
         files = [Path(folder) / f"{number}.parquet" for number in range(len(keys))]
         for path, footer in zip(files, footers, strict=True):
@@ -149,7 +149,7 @@ def footer_rows(aws: Connection, bucket: str, keys: Sequence[str], *, client: An
         return dict(zip(keys, _count(files, names), strict=True))
 
 
-def _footer(client: Any, bucket: str, key: str) -> bytes:
+def read_footer(client: Any, bucket: str, key: str) -> bytes:
     """Return a file's footer with its length and magic. Raises FailedError when there is none."""
     place = f"s3://{bucket}/{key}"
     tail, size = _read_tail(client, bucket, key, TAIL_BYTES)

@@ -89,6 +89,12 @@ class Target:
         return "seed" in [str(self.outputs.get(name)) for name in names]
 
     @property
+    def secret_entries(self) -> tuple[str, ...] | None:
+        """The secrets of the catalogue that the stack has entries for; None when it does not say."""
+        entries = self.outputs.get("secrets_entries")
+        return tuple(str(entry) for entry in entries) if isinstance(entries, list) else None
+
+    @property
     def state_machine_arn(self) -> str:
         """The ARN of the pipeline's state machine."""
         return self.output("pipeline_state_machine_arn")

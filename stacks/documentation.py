@@ -19,6 +19,7 @@ GROUPS: Mapping[str, str] = {
     "units": "What the stack holds",
     "protect_data": "Keeping data",
     "vpc_cidr": "Network",
+    "more_secrets": "Secrets",
     "log_retention_days": "Logs and alarms",
     "silver_bucket": "Lake",
     "warehouse_database": "Warehouse",

@@ -154,5 +154,11 @@ def _buckets(settings: Settings, names: Names, account: str) -> list[str]:
 
 def _endpoint_policy(service: str, settings: Settings, account: pulumi.Output[str]) -> pulumi.Output[dict[str, object]]:
     return account.apply(
-        lambda found: interface_policy(service, region=settings.region, account=found, secret_prefix=settings.prefix)
+        lambda found: interface_policy(
+            service,
+            region=settings.region,
+            account=found,
+            secret_prefix=settings.prefix,
+            rotation=settings.rotate_login_days > 0,
+        )
     )

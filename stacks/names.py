@@ -20,6 +20,8 @@ FUNCTION_NAMES: Mapping[str, str] = {
     "export": "export",
     "register": "register",
 }
+# The function that Secrets Manager calls; it is no step.
+ROTATION = "rotate"
 PIPELINE = "pipeline"
 NAMESPACE = "gold"
 WORKGROUP = "gold-workgroup"

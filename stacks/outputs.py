@@ -117,11 +117,13 @@ class LakeOutputs(UnitOutputs):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SecretsOutputs(UnitOutputs):
-    """The ids of the secret entries."""
+    """The secret entries."""
 
     unit: ClassVar[str] = "secrets"
 
     warehouse_login_arn: pulumi.Output[str]
+    entries: pulumi.Output[list[str]]
+    """Which secrets of the catalogue have an entry; `goldlake secrets seed` gives these their values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

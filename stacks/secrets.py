@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pulumi
 import pulumi_aws as aws
 
 from components.secret import SecretEntry, SecretEntryArgs
+from runtime.catalogue import load_catalogue
 from stacks.names import WAREHOUSE_LOGIN
 from stacks.outputs import FoundationOutputs, SecretsOutputs
 from stacks.settings import Settings
@@ -24,19 +26,27 @@ class Inputs:
 
 
 def deploy(settings: Settings, inputs: Inputs) -> SecretsOutputs:
-    """Register the entry with the warehouse's login."""
+    """Register an entry for the warehouse's login, and for each other secret of the catalogue that is asked for."""
     names = settings.names("secrets")
-    login = SecretEntry(
-        WAREHOUSE_LOGIN,
-        SecretEntryArgs(
-            secret_name=names.secret(WAREHOUSE_LOGIN),
-            description="Login of the warehouse's admin: username, password",
-            # The longest that Secrets Manager allows, or none.
-            recovery_days=30 if settings.protect_data else 0,
-            account=aws.get_caller_identity_output().account_id,
-            key_arn=inputs.foundation.key_arn if inputs.foundation else None,
-            tags=names.tags(WAREHOUSE_LOGIN),
-            protect=settings.protect_data,
-        ),
+    account = aws.get_caller_identity_output().account_id
+    catalogue = load_catalogue()
+    entries = {
+        secret: SecretEntry(
+            secret,
+            SecretEntryArgs(
+                secret_name=names.secret(secret),
+                description=catalogue.secrets[secret].description,
+                # The longest that Secrets Manager allows, or none.
+                recovery_days=30 if settings.protect_data else 0,
+                account=account,
+                key_arn=inputs.foundation.key_arn if inputs.foundation else None,
+                tags=names.tags(secret),
+                protect=settings.protect_data,
+            ),
+        )
+        for secret in (WAREHOUSE_LOGIN, *settings.more_secrets)
+    }
+    return SecretsOutputs(
+        warehouse_login_arn=entries[WAREHOUSE_LOGIN].arn,
+        entries=pulumi.Output.from_input([WAREHOUSE_LOGIN, *settings.more_secrets]),
     )
-    return SecretsOutputs(warehouse_login_arn=login.arn)

@@ -19,7 +19,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from components.naming import STANDARD_TAGS, Names
+from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
+from stacks.names import WAREHOUSE_LOGIN
 
 NAMESPACE = "goldlake"
 # The stack that the laptop platform deploys; the only one that may go without TLS.
@@ -177,6 +179,15 @@ class Settings(BaseModel):
     existing_subnet_ids: Annotated[tuple[str, ...], _ids("subnet")] = ()
     existing_route_table_ids: Annotated[tuple[str, ...], _ids("rtb")] = ()
 
+    # Secrets
+    more_secrets: Annotated[
+        tuple[str, ...],
+        _must(
+            _each_once(lambda name: name != WAREHOUSE_LOGIN and name in load_catalogue().secrets),
+            f"names of secrets in the catalogue, each once, {WAREHOUSE_LOGIN} aside, which every stack has",
+        ),
+    ] = ()
+
     # Logs and alarms
     log_retention_days: Annotated[
         int,
@@ -224,6 +235,9 @@ class Settings(BaseModel):
     ] = 0
     admin_password: Literal["generated", "managed", "none"] = "generated"  # noqa: S105 - a way, not a password
     sign_in: Literal["iam", "password"] = "iam"
+    rotate_login_days: Annotated[
+        int, _must(_between(0, 1000), "0 for never, or 1 to 1000 days: Secrets Manager's range")
+    ] = 0
     external_schemas: Annotated[
         dict[str, str],
         _must(
@@ -349,6 +363,17 @@ AGREEMENTS = (
             (s.admin_password, s.sign_in) != ("none", "password") or s.stack == LAPTOP_STACK or bool(s.warehouse_host)
         ),
         "without a password of the admin nobody can sign in by it: signIn must be iam",
+    ),
+    Agreement(
+        ("rotate_login_days", "sign_in"),
+        lambda s: s.rotate_login_days == 0 or s.sign_in == "password",
+        "only functions that sign in by password use the login, and have a way to Secrets Manager: "
+        "signIn must be password",
+    ),
+    Agreement(
+        ("rotate_login_days", "admin_password"),
+        lambda s: s.rotate_login_days == 0 or s.admin_password in ("generated", "none"),
+        "AWS rotates a managed password by itself: rotateLoginDays must be 0",
     ),
     Agreement(
         ("warehouse_port",),

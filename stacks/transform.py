@@ -21,9 +21,10 @@ from components.function import (
     TaskFunctionArgs,
 )
 from components.naming import Names
+from components.rotation import RotatedSecret, RotatedSecretArgs, rotate_secret
 from runtime import settings as env
 from runtime.errors import ConfigurationError
-from stacks.names import FUNCTION_NAMES, GOLD_DATABASE
+from stacks.names import FUNCTION_NAMES, GOLD_DATABASE, ROTATION, WAREHOUSE_LOGIN
 from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, TransformOutputs, WarehouseOutputs
 from stacks.settings import Settings
 
@@ -43,6 +44,9 @@ HANDLERS: Mapping[str, str] = {
     "export": "lambdas.export.handler.handle",
     "register": "lambdas.register.handler.handle",
 }
+ROTATION_HANDLER = "lambdas.rotate.handler.handle"
+# With the warehouse's driver; dbt's own layer has it.
+ROTATION_LAYER = "dbt_redshift"
 # The steps that talk to the warehouse, from inside the network.
 WAREHOUSE_STEPS = ("build", "export")
 DESCRIPTIONS: Mapping[str, str] = {
@@ -165,6 +169,8 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
             }
         ),
     )
+    if settings.rotate_login_days:
+        _rotation(settings, inputs, warehouse, layers[ROTATION_LAYER])
     return TransformOutputs(
         warehouse_host=warehouse.host,
         warehouse_port=warehouse.port,
@@ -211,14 +217,7 @@ def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> d
         if settings.sign_in == "iam"
         else {env.REDSHIFT_SECRET: warehouse.login_arn}
     )
-    connection: dict[str, pulumi.Input[str]] = {
-        env.REDSHIFT_HOST: warehouse.host,
-        # A number that another stack exports comes back as a float.
-        env.REDSHIFT_PORT: warehouse.port.apply(lambda port: str(int(port))),
-        env.REDSHIFT_DATABASE: warehouse.database,
-        env.REDSHIFT_SSL: "true" if settings.require_tls else "false",
-        **sign_in,
-    }
+    connection = {**_address(settings, warehouse), **sign_in}
     register: dict[str, pulumi.Input[str]] = {
         env.GOLD_LOCATION: gold,
         env.GOLD_DATABASE: inputs.lake.gold_database,
@@ -234,6 +233,62 @@ def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> d
         "export": {**connection, env.GOLD_LOCATION: gold},
         "register": register,
     }
+
+
+def _address(settings: Settings, warehouse: _Warehouse) -> dict[str, pulumi.Input[str]]:
+    """Return the environment variables that say where the warehouse is."""
+    return {
+        env.REDSHIFT_HOST: warehouse.host,
+        # A number that another stack exports comes back as a float.
+        env.REDSHIFT_PORT: warehouse.port.apply(lambda port: str(int(port))),
+        env.REDSHIFT_DATABASE: warehouse.database,
+        env.REDSHIFT_SSL: "true" if settings.require_tls else "false",
+    }
+
+
+def _rotation(settings: Settings, inputs: Inputs, warehouse: _Warehouse, layer: PythonLayer) -> None:
+    """Register the function that rotates the warehouse's login, and its schedule."""
+    names = settings.names("transform")
+    account = aws.get_caller_identity_output().account_id
+    key_arn = inputs.foundation.key_arn if settings.customer_key else None
+
+    def rights(found: Sequence[str]) -> list[policies.Statement]:
+        login, key = found
+        return [rotate_secret(login), *([policies.use_key(key)] if key else [])]
+
+    function = TaskFunction(
+        ROTATION,
+        TaskFunctionArgs(
+            function_name=names.name(ROTATION),
+            description="Secrets Manager's rotation of the warehouse's login",
+            handler=ROTATION_HANDLER,
+            code=inputs.artifacts[FUNCTIONS_CODE],
+            layers=[layer.arn],
+            statements=pulumi.Output.all(warehouse.login_arn, key_arn or "").apply(rights),
+            environment={**_address(settings, warehouse), env.REDSHIFT_SECRET: warehouse.login_arn},
+            runtime=settings.lambda_runtime,
+            memory_mb=settings.task_memory_mb,
+            timeout_seconds=settings.timeout_seconds,
+            log_retention_days=settings.log_retention_days,
+            account=account,
+            key_arn=key_arn,
+            alarm_topic_arn=inputs.foundation.alarm_topic_arn,
+            tags=names.tags(ROTATION),
+            vpc=FunctionVpc(
+                subnet_ids=inputs.foundation.subnet_ids,
+                security_group_id=inputs.foundation.function_security_group_id,
+            ),
+        ),
+    )
+    RotatedSecret(
+        WAREHOUSE_LOGIN,
+        RotatedSecretArgs(
+            secret_arn=warehouse.login_arn,
+            function_arn=function.arn,
+            days=settings.rotate_login_days,
+            account=account,
+        ),
+    )
 
 
 def _statements(

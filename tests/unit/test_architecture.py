@@ -16,10 +16,10 @@ from stacks import names, transform
 
 ROOT = Path(__file__).parents[2]
 # `__main__ -> stacks -> components`, `lambdas -> runtime`, `local -> runtime, stacks`. Of the runtime library, stacks
-# and components take the names of environment variables, and the error that the program is refused with.
+# and components take the names of environment variables and of secrets, and the error that the program is refused with.
 ALLOWED = {
     "__main__": ("stacks", "runtime.errors"),
-    "stacks": ("stacks", "components", "runtime.settings", "runtime.errors"),
+    "stacks": ("stacks", "components", "runtime.settings", "runtime.catalogue", "runtime.errors"),
     "components": ("components", "runtime.settings", "runtime.errors"),
     "runtime": ("runtime",),
     "lambdas": ("lambdas", "runtime"),
@@ -28,7 +28,7 @@ ALLOWED = {
 OWN = (*ALLOWED, "tests")
 # Functions and containers have no Pulumi.
 WITHOUT_PULUMI = ("runtime", "lambdas")
-HANDLERS = ("check", "dbt_runner", "export", "register")
+HANDLERS = ("check", "dbt_runner", "export", "register", "rotate")
 LOADED_BY_LAMBDA = (
     "aws",
     "delta",
@@ -38,7 +38,11 @@ LOADED_BY_LAMBDA = (
     "glue",
     "parquet",
     "readiness",
+    "readiness_footer",
+    "readiness_sources",
+    "readiness_tables",
     "register",
+    "rotation",
     "settings",
     "silver",
     "sql",

@@ -35,7 +35,6 @@ from runtime.target import Target, save_target
 
 # Commands whose use is plain without an example: no arguments, nothing to combine.
 WITHOUT_EXAMPLE = {
-    "goldlake check",
     "goldlake local down",
     "goldlake local logs",
     "goldlake local reset",
@@ -300,7 +299,8 @@ def test_an_example_is_shown_on_lines_of_its_own_and_can_be_typed(run: Run, path
     assert examples
     known = {option for parameter in ALL[path].params for option in parameter.opts}
     for example in examples:
-        assert {word for word in example.split() if word.startswith("--")} <= known, example
+        own, _, _command = example.partition(" -- ")
+        assert {word for word in own.split() if word.startswith("--")} <= known, example
 
 
 def test_the_version_is_shown(run: Run) -> None:
@@ -430,19 +430,6 @@ def test_a_run_builds_incremental_models_anew_only_when_asked(
     monkeypatch.setattr(runtime.pipeline, "run", follow)
     run("run", *arguments)
     assert asked == [full_refresh]
-
-
-@pytest.mark.usefixtures("deployed")
-def test_check_ends_with_the_reports_exit_code(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Report:
-        exit_code = 1
-        tables = ()
-        summary = "0 of 3 tables ready"
-
-    monkeypatch.setattr(runtime.readiness, "sources_from_project", lambda _project: [])
-    monkeypatch.setattr(runtime.readiness, "check", lambda _aws, _sources: Report())
-    ended = run("check")
-    assert (ended.code, ended.err) == (1, "0 of 3 tables ready\n")
 
 
 def test_a_table_keeps_long_lines_whole_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

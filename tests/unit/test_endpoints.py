@@ -93,6 +93,16 @@ def test_secrets_are_the_stacks_own_and_those_that_redshift_manages() -> None:
     }
 
 
+def test_only_for_a_rotation_the_stacks_own_secrets_can_be_changed() -> None:
+    policy = interface_policy(SECRETS_MANAGER, region=REGION, account=ACCOUNT, secret_prefix="goldlake", rotation=True)
+    changing = ("secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")
+    statements = {action: s for s in policy["Statement"] for action in s["Action"]}
+    for action in changing:
+        assert statements[action]["Resource"] == [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:goldlake/*"]
+        assert statements[action]["Condition"] == THIS_ACCOUNT
+        assert action not in json.dumps(policy_of(SECRETS_MANAGER))
+
+
 def test_credentials_are_for_workgroups_of_this_account_and_region() -> None:
     assert granted(policy_of(REDSHIFT_SERVERLESS)) == {
         "redshift-serverless:GetCredentials": [f"arn:aws:redshift-serverless:{REGION}:{ACCOUNT}:workgroup/*"]

@@ -205,6 +205,7 @@ def test_the_functions_lie_at_the_top_with_the_library_that_they_need(build: Bui
         "lambdas/dbt_runner/handler.py",
         "lambdas/export/handler.py",
         "lambdas/register/handler.py",
+        "lambdas/rotate/handler.py",
         "runtime/readiness.py",
         "runtime/secrets.yml",
     } <= set(found)

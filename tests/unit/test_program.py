@@ -47,6 +47,8 @@ def everything() -> Recording:
         intelligentTieringDays=30,
         endpointZones=3,
         trinoUrl="https://goldlake@trino.example.com/delta",
+        signIn="password",
+        rotateLoginDays=30,
     )
 
 
@@ -166,7 +168,7 @@ def test_the_laptop_registers_what_dev_does_but_for_tls_and_passwords(dev: Recor
         "Statement",
         "VpcEndpoint",
     }
-    assert {kind for kind, _name in added} == {"VpcEndpoint"}
+    assert {kind for kind, _name in added} == {"VpcEndpoint", "Secret", "SecretPolicy"}
     assert laptop.of(":Schedule")["pipeline-schedule"]["state"] == "DISABLED"
 
 
@@ -176,6 +178,17 @@ def test_every_function_has_its_own_role_and_a_log_group_that_expires(dev: Recor
     assert len({inputs["role"] for inputs in functions.values()}) == 4
     groups = {inputs["name"]: inputs["retentionInDays"] for inputs in dev.of(":LogGroup").values()}
     assert all(groups[f"/aws/lambda/{inputs['name']}"] == 30 for inputs in functions.values())
+
+
+def test_the_laptop_has_an_entry_for_every_secret_of_the_catalogue_and_dev_for_the_login() -> None:
+    from runtime.catalogue import load_catalogue
+
+    secrets = load_catalogue().secrets
+    laptop = recorded("localstack")
+    described = {inputs["name"]: inputs["description"] for inputs in laptop.of("secret:Secret").values()}
+    assert described == {f"goldlake/{name}": secret.description for name, secret in secrets.items()}
+    assert sorted(laptop.exports["secrets_entries"]) == sorted(secrets)
+    assert recorded("dev").exports["secrets_entries"] == ["redshift-admin"]
 
 
 def test_only_functions_that_need_the_warehouse_are_in_the_vpc(dev: Recording) -> None:
@@ -208,6 +221,98 @@ def test_functions_sign_in_by_iam_unless_a_password_is_asked_for(dev: Recording)
     assert "REDSHIFT_WORKGROUP" not in by_password
     assert by_password["REDSHIFT_SECRET"].endswith("redshift-admin")
     assert not [name for name, s in statements(password) if "redshift-serverless:GetCredentials" in s["Action"]]
+
+
+def test_the_login_is_rotated_only_if_asked_for(dev: Recording, everything: Recording) -> None:
+    assert not dev.of(":SecretRotation")
+    assert "rotate" not in dev.of("function:Function")
+    rotation = everything.one(":SecretRotation")
+    assert rotation["rotationRules"] == {"automaticallyAfterDays": 30}
+    assert rotation["secretId"] == everything.exports["warehouse_login_arn"]
+    function = everything.of("function:Function")["rotate"]
+    assert function["handler"] == "lambdas.rotate.handler.handle"
+    assert everything.resource("redshift-admin-rotation").depends_on >= {"rotate", "redshift-admin-rotator"}
+    # With the driver, and nothing of dbt's project.
+    assert [arn.rsplit(":", 1)[-1] for arn in function["layers"]] == ["dbt-redshift"]
+    assert function["vpcConfig"] == everything.of("function:Function")["dbt-runner"]["vpcConfig"]
+
+
+def test_the_rotation_knows_the_warehouse_and_may_change_its_login_alone(everything: Recording) -> None:
+    variables = everything.of("function:Function")["rotate"]["environment"]["variables"]
+    login = everything.exports["warehouse_login_arn"]
+    assert variables == {
+        "REDSHIFT_HOST": "warehouse.example.com",
+        "REDSHIFT_PORT": "5439",
+        "REDSHIFT_DATABASE": "analytics",
+        "REDSHIFT_SSL": "true",
+        "REDSHIFT_SECRET": login,
+    }
+    rights = {
+        action: s["Resource"] for name, s in statements(everything) if name == "rotate-policy" for action in s["Action"]
+    }
+    assert rights["secretsmanager:PutSecretValue"] == rights["secretsmanager:UpdateSecretVersionStage"] == [login]
+    assert rights["kms:GenerateDataKey"] == [everything.exports["foundation_key_arn"]]
+    others = {name for name, s in statements(everything) if "secretsmanager:PutSecretValue" in s["Action"]}
+    assert others == {"rotate-policy"}
+
+
+def test_the_endpoint_lets_through_what_the_rotation_calls(everything: Recording) -> None:
+    (endpoint,) = [
+        inputs for inputs in everything.of(":VpcEndpoint").values() if inputs["serviceName"].endswith("secretsmanager")
+    ]
+    through = {action for statement in json.loads(endpoint["policy"])["Statement"] for action in statement["Action"]}
+    called = {action for name, s in statements(everything) if name == "rotate-policy" for action in s["Action"]}
+    assert {action for action in called if action.startswith("secretsmanager:")} <= through
+
+
+def test_a_rotation_that_fails_raises_an_alarm(everything: Recording) -> None:
+    assert "rotate-errors" in everything.of(":MetricAlarm")
+
+
+def test_a_warehouse_of_ones_own_can_have_its_login_rotated() -> None:
+    units = [unit for unit in DEFAULT_UNITS if unit != "warehouse"]
+    found = recorded("dev", units=units, warehouseHost="wh.example.com", signIn="password", rotateLoginDays=7)
+    assert found.one(":SecretRotation")["secretId"] == found.exports["secrets_warehouse_login_arn"]
+    assert found.of("function:Function")["rotate"]["environment"]["variables"]["REDSHIFT_HOST"] == "wh.example.com"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"signIn": "iam", "rotateLoginDays": 30}, "signIn must be password"),
+        ({"signIn": "password", "adminPassword": "managed", "rotateLoginDays": 30}, "rotateLoginDays must be 0"),
+        ({"signIn": "password", "rotateLoginDays": 1001}, "1 to 1000 days"),
+    ],
+)
+def test_a_rotation_that_could_not_work_is_refused(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        settings(**values)
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_pulumis_version_of_the_login_outlives_rotations(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pulumi_aws
+
+    given: list[dict[str, Any]] = []
+    version = pulumi_aws.secretsmanager.SecretVersion
+
+    def kept(*args: Any, **rest: Any) -> Any:
+        given.append(rest)
+        return version(*args, **rest)
+
+    monkeypatch.setattr(pulumi_aws.secretsmanager, "SecretVersion", kept)
+    found = recorded("dev", signIn="password", rotateLoginDays=days)
+    # A version without a label is deleted, and would be put again with the password of the beginning.
+    assert found.one(":SecretVersion")["versionStages"] == ["AWSCURRENT", "PULUMI"]
+    (options,) = [rest["opts"] for rest in given]
+    # AWSCURRENT moves on; the value is still followed, as the namespace's password is.
+    assert options.ignore_changes == ["versionStages"]
+    # Its label moves to the version that replaces it, and cannot be taken off again.
+    assert options.retain_on_delete is True
+
+
+def test_the_login_is_in_its_entry_before_the_warehouse_can_be_reached(dev: Recording) -> None:
+    assert "warehouse-login" in dev.resource("warehouse", ":Namespace").depends_on
 
 
 def test_only_the_endpoint_that_the_sign_in_needs_is_there(dev: Recording) -> None:

@@ -9,7 +9,8 @@ import pulumi
 import pytest
 
 from components.policies import own_account_only
-from components.secret import Rotation, SecretEntry, SecretEntryArgs
+from components.rotation import RotatedSecret, RotatedSecretArgs, rotate_secret
+from components.secret import SecretEntry, SecretEntryArgs
 from local.recording import ACCOUNT, REGION, Recording, record
 from runtime.errors import ConfigurationError
 
@@ -65,26 +66,6 @@ def test_the_policy_of_an_entry_refuses_and_allows_nothing() -> None:
     assert statement["Condition"] == {"StringNotEquals": {"aws:PrincipalAccount": ACCOUNT}}
 
 
-def test_a_rotation_is_scheduled_after_secrets_manager_may_call_its_function() -> None:
-    found = entry(rotation=Rotation(function_arn=ROTATOR, days=30))
-    rotation = found.one(":SecretRotation")
-    assert rotation["rotationLambdaArn"] == ROTATOR
-    assert rotation["rotationRules"] == {"automaticallyAfterDays": 30}
-    # There is no value yet.
-    assert rotation["rotateImmediately"] is False
-    assert "trino-rotator" in found.resource("trino-rotation").depends_on
-
-
-def test_secrets_manager_may_call_the_function_for_this_entry_only() -> None:
-    found = entry(rotation=Rotation(function_arn=ROTATOR, days=30))
-    assert found.one(":Permission") == {
-        "action": "lambda:InvokeFunction",
-        "function": ROTATOR,
-        "principal": "secretsmanager.amazonaws.com",
-        "sourceArn": found.exports["arn"],
-    }
-
-
 @pytest.mark.parametrize("days", [0, 7, 30])
 def test_a_recovery_window_that_secrets_manager_knows_is_taken(days: int) -> None:
     assert entry(recovery_days=days).one(":Secret")["recoveryWindowInDays"] == days
@@ -96,7 +77,61 @@ def test_another_recovery_window_is_refused(days: int) -> None:
         entry(recovery_days=days)
 
 
+# --- rotation ---
+
+
+ENTRY = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:goldlake/trino-abcdef"
+
+
+def rotated(days: int = 30) -> Recording:
+    def program() -> dict[str, pulumi.Output[str]]:
+        arguments = RotatedSecretArgs(secret_arn=ENTRY, function_arn=ROTATOR, days=days, account=ACCOUNT)
+        return {"secret_arn": RotatedSecret("trino", arguments).secret_arn}
+
+    return record(program)
+
+
+def test_a_rotation_is_scheduled_after_secrets_manager_may_call_its_function() -> None:
+    found = rotated()
+    rotation = found.one(":SecretRotation")
+    assert rotation["secretId"] == ENTRY
+    assert rotation["rotationLambdaArn"] == ROTATOR
+    assert rotation["rotationRules"] == {"automaticallyAfterDays": 30}
+    assert "trino-rotator" in found.resource("trino-rotation").depends_on
+    assert found.exports == {"secret_arn": ENTRY}
+
+
+def test_a_deployment_rotates_nothing_at_once() -> None:
+    assert rotated().one(":SecretRotation")["rotateImmediately"] is False
+
+
+def test_secrets_manager_may_call_the_function_for_this_entry_only() -> None:
+    assert rotated().one(":Permission") == {
+        "action": "lambda:InvokeFunction",
+        "function": ROTATOR,
+        "principal": "secretsmanager.amazonaws.com",
+        "sourceArn": ENTRY,
+        "sourceAccount": ACCOUNT,
+    }
+
+
+def test_a_rotation_function_may_change_its_own_entry_and_delete_nothing() -> None:
+    statement = rotate_secret(ENTRY)
+    assert statement["Resource"] == [ENTRY]
+    assert {action.split(":")[1] for action in statement["Action"]} == {
+        "DescribeSecret",
+        "GetSecretValue",
+        "PutSecretValue",
+        "UpdateSecretVersionStage",
+    }
+
+
+@pytest.mark.parametrize("days", [1, 1000])
+def test_a_rotation_that_secrets_manager_knows_is_taken(days: int) -> None:
+    assert rotated(days).one(":SecretRotation")["rotationRules"] == {"automaticallyAfterDays": days}
+
+
 @pytest.mark.parametrize("days", [0, 1001])
 def test_a_rotation_that_secrets_manager_would_not_take_is_refused(days: int) -> None:
     with pytest.raises(ConfigurationError, match=f"every {days} days: Secrets Manager takes 1 to 1000"):
-        entry(rotation=Rotation(function_arn=ROTATOR, days=days))
+        rotated(days)

@@ -103,6 +103,8 @@ def test_the_stack_files_are_accepted(project_root: Path, stack: str) -> None:
         ("dbtStableVersion", "v1", "number of a published version"),
         ("oldVersionDays", "0", "1 to 3650"),
         ("snapshotDays", "-1", "0 for none"),
+        ("moreSecrets", '["nope"]', "in the catalogue"),
+        ("moreSecrets", '["redshift-admin"]', "which every stack has"),
         ("units", "foundation", "valid tuple"),
         ("vpcCidr", "8.8.0.0/16", "private IPv4 range of /16 to /22"),
         ("vpcCidr", "10.0.0.0/24", "three subnets are cut from it"),
