@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from lambdas.layers import PLATFORMS, Build, build_all
-from runtime.cli import output_option, say, show_json, show_table
+from runtime.cli import CONTEXT, output_option, say, show_json, show_table
 from runtime.target import home
 
 
-@click.group()
+@click.group(context_settings=CONTEXT)
 def layers() -> None:
     """Lambda layers and the functions' code."""
 

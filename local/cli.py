@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli import DEFAULT_STACK, dry_run_option, output_option, say, show_json, show_table
+from runtime.cli import CONTEXT, DEFAULT_STACK, dry_run_option, output_option, say, show_json, show_table
 from runtime.errors import EXIT_DONE, EXIT_UNREACHABLE, ConfigurationError
 from runtime.target import home
 
@@ -24,7 +24,7 @@ def _platform() -> Platform:
     return Platform(home())
 
 
-@click.group()
+@click.group(context_settings=CONTEXT)
 def local() -> None:
     """The laptop platform: an AWS emulator and a local Redshift, on loopback only."""
 
@@ -97,7 +97,7 @@ def psql(arguments: tuple[str, ...]) -> None:
     os.execve(command[0], [*command, *arguments], environment)
 
 
-@click.command()
+@click.command(context_settings=CONTEXT)
 @click.option("--stack", default=DEFAULT_STACK, show_default=True, help="The stack to deploy.")
 @click.option(
     "--engine",
@@ -134,7 +134,7 @@ def deploy(stack: str, engine: str, dry_run: bool, output: str) -> None:
     click.echo(deployed.summary)
 
 
-@click.group()
+@click.group(context_settings=CONTEXT)
 def endpoints() -> None:
     """How the deployed functions reach AWS."""
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from runtime.aws import Connection
-from runtime.cli import aws_options, output_option, say, show_json, show_table, stack_option
+from runtime.cli import CONTEXT, aws_options, output_option, say, show_json, show_table, stack_option
 from runtime.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, ConfigurationError
 from runtime.readiness import (
     CheckOptions,
@@ -49,7 +49,7 @@ def _free_code(_context: click.Context, _parameter: click.Parameter, value: int 
     return value
 
 
-@click.command()
+@click.command(context_settings=CONTEXT)
 @stack_option
 @aws_options
 @click.option(

@@ -24,6 +24,8 @@ from runtime.target import Target, load_target
 
 COMMAND_GROUP = "goldlake.commands"
 DEFAULT_STACK = "localstack"
+# Of every group and command that can be called by itself, too: click keeps the first answer to what -h is.
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -180,7 +182,7 @@ def dry_run_option(function: _Function) -> _Function:
     return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(function)
 
 
-@click.group(cls=GoldlakeGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=GoldlakeGroup, context_settings=CONTEXT)
 @click.version_option(package_name="goldlake")
 def app() -> None:
     """A serverless gold layer on AWS, and the same code end to end on a laptop.

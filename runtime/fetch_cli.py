@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runtime.aws import Connection
-from runtime.cli import DEFAULT_STACK, aws_options, dry_run_option, output_option, say, show_json, show_table
+from runtime.cli import CONTEXT, DEFAULT_STACK, aws_options, dry_run_option, output_option, say, show_json, show_table
 from runtime.env_formats import FORMATS, READABLE_FORMATS, faults, render
 from runtime.errors import ConfigurationError
 from runtime.target import home, load_target, target_file
@@ -43,7 +43,7 @@ def connection_of(stack: str | None, aws: Connection) -> Connection:
     )
 
 
-@click.command("fetch")
+@click.command("fetch", context_settings=CONTEXT)
 @click.argument("profiles", nargs=-1)
 @_stack_option
 @aws_options
@@ -127,7 +127,7 @@ def _to_stdout(aws: Connection, profiles: tuple[str, ...], prefix: str, fmt: str
     sys.stdout.buffer.flush()
 
 
-@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command("exec", context_settings={**CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--profile", "profiles", multiple=True, required=True, help="Profile of secrets; may be given again.")
 @_stack_option
@@ -165,7 +165,7 @@ def exec_command(
     run_with(variables(aws, profiles, prefix=prefix), command, override=not no_override)
 
 
-@click.command("diff")
+@click.command("diff", context_settings=CONTEXT)
 @click.argument("secrets_profile", metavar="PROFILE")
 @click.option("--against", "directory", type=_PATH, required=True, help="Folder of the profile's file.")
 @click.option(

@@ -6,6 +6,7 @@ import click
 
 from runtime.aws import Connection
 from runtime.cli import (
+    CONTEXT,
     DEFAULT_STACK,
     aws_options,
     dry_run_option,
@@ -28,7 +29,7 @@ _any_stack_option = click.option(
 )
 
 
-@click.group()
+@click.group(context_settings=CONTEXT)
 def secrets() -> None:
     """Secrets Manager entries: seed their values, fetch them, and look after them."""
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from runtime.aws import Connection
-from runtime.cli import aws_options, dry_run_option, output_option, say, show_json, show_table
+from runtime.cli import CONTEXT, aws_options, dry_run_option, output_option, say, show_json, show_table
 from runtime.errors import ConfigurationError
 from runtime.target import home
 
 
-@click.group()
+@click.group(context_settings=CONTEXT)
 def state() -> None:
     """Where Pulumi keeps its state: make it, check it, and see who holds it locked."""
 
