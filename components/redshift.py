@@ -32,6 +32,7 @@ CAPACITIES = frozenset({4, *range(8, 513, 8)})
 LARGE_CAPACITIES = frozenset(range(544, 1025, 32))
 # "Setting usage limits": the maximum, in the same steps of 8.
 MAX_CAPACITY = 5632
+LIMITS = frozenset({4, *range(8, MAX_CAPACITY + 1, 8)})
 LARGE_REGIONS = frozenset({"us-east-1", "us-east-2", "us-west-2", "eu-west-1", "eu-central-1"})
 # Redshift Serverless API, CreateWorkgroup, port.
 PORTS = (*range(5431, 5456), *range(8191, 8216))
@@ -236,7 +237,7 @@ def _capacity_faults(args: RedshiftServerlessArgs) -> list[str]:
     if base not in (CAPACITIES | LARGE_CAPACITIES if large else CAPACITIES):
         allowed = "4, or 8 to 512 in steps of 8" + (", or 544 to 1024 in steps of 32" if large else "")
         faults.append(f"base capacity {base} must be {allowed}: {args.region} has no other RPUs")
-    if most is not None and most not in (4, *range(8, MAX_CAPACITY + 1, 8)):
+    if most is not None and most not in LIMITS:
         faults.append(f"maximum capacity {most} must be 4, or 8 to {MAX_CAPACITY} in steps of 8")
     if most is not None and most < base:
         faults.append(f"maximum capacity {most} cannot be below the base capacity {base}")

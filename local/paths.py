@@ -43,6 +43,13 @@ class CallPath:
         }
 
 
+@dataclass(frozen=True)
+class _Endpoint:
+    kind: str
+    allowed: frozenset[str]
+    """The actions that its policy lets through."""
+
+
 def whole_stack(project_dir: Path, stack: str) -> Recording:
     """Return what a stack registers, as if it held the units that it imports: the network may be in another one.
 
@@ -57,7 +64,9 @@ def whole_stack(project_dir: Path, stack: str) -> Recording:
 def call_paths(recording: Recording) -> list[CallPath]:
     """Return the path of every call that the functions' roles allow, and of the connection to the warehouse."""
     endpoints = {
-        inputs["serviceName"].rsplit(".", 1)[-1]: inputs["vpcEndpointType"]
+        inputs["serviceName"].rsplit(".", 1)[-1]: _Endpoint(
+            inputs["vpcEndpointType"].lower(), _allowed(inputs["policy"])
+        )
         for inputs in recording.of(":VpcEndpoint").values()
     }
     nat = bool(recording.of(":NatGateway"))
@@ -69,7 +78,7 @@ def call_paths(recording: Recording) -> list[CallPath]:
 
 
 def _of_function(
-    name: str, function: Mapping[str, Any], recording: Recording, endpoints: Mapping[str, str], *, nat: bool
+    name: str, function: Mapping[str, Any], recording: Recording, endpoints: Mapping[str, _Endpoint], *, nat: bool
 ) -> Iterator[CallPath]:
     inside = bool(function.get("vpcConfig"))
     for action in _actions(name, recording):
@@ -84,24 +93,30 @@ def _actions(function: str, recording: Recording) -> list[str]:
     """Return what the policies that a function waits for allow."""
     policies = recording.of("iam/rolePolicy:RolePolicy")
     waited_for = recording.resource(function, ":Function").depends_on
-    found = {
-        action
-        for name in waited_for & policies.keys()
-        for statement in json.loads(policies[name]["policy"])["Statement"]
-        if statement["Effect"] == "Allow"
-        for action in statement["Action"]
-    }
-    return sorted(found)
+    return sorted({action for name in waited_for & policies.keys() for action in _allowed(policies[name]["policy"])})
 
 
-def _path(name: str, action: str, *, inside: bool, endpoints: Mapping[str, str], nat: bool) -> CallPath:
+def _allowed(policy: str) -> frozenset[str]:
+    """Return the actions that a policy document allows."""
+    statements = json.loads(policy)["Statement"]
+    return frozenset(action for found in statements if found["Effect"] == "Allow" for action in found["Action"])
+
+
+def _path(name: str, action: str, *, inside: bool, endpoints: Mapping[str, _Endpoint], nat: bool) -> CallPath:
     service = action.split(":", 1)[0]
     if service in _MADE_BY_AWS:
         return CallPath(name, action, True, True, _MADE_BY_AWS[service])
     if not inside:
         return CallPath(name, action, False, True, "AWS's public endpoint: the function is outside the network")
     if service in endpoints:
-        return CallPath(name, action, True, True, f"{endpoints[service].lower()} endpoint {service}")
+        endpoint = endpoints[service]
+        path = f"{endpoint.kind} endpoint {service}"
+        # The service's name leads to the endpoint, NAT or not.
+        return CallPath(name, action, True, action in endpoint.allowed, path + _refusal(action, endpoint))
     if nat:
         return CallPath(name, action, False, True, "AWS's public endpoint, through the NAT gateway")
     return CallPath(name, action, False, False, f"none: there is no endpoint {service}, and no NAT gateway")
+
+
+def _refusal(action: str, endpoint: _Endpoint) -> str:
+    return "" if action in endpoint.allowed else ", whose policy does not let it through"

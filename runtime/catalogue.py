@@ -11,6 +11,7 @@ import hashlib
 import re
 import secrets
 import string
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ def _stream(secret: str, key: str, length: int) -> bytes:
     return hashlib.shake_256(f"goldlake-local:{secret}:{key}".encode()).digest(length)
 
 
-class Generator:
+class Generator(ABC):
     """How a value is made. `generate` makes a new one, `local` one for development, the same on every machine.
 
     The value of a laptop's default is known to everyone: it protects nothing.
@@ -69,13 +70,13 @@ class Generator:
         """The keys whose values this one is made of."""
         return ()
 
+    @abstractmethod
     def generate(self, lookup: Lookup) -> str:
         """Return a new value; `lookup` gives those of the sources."""
-        raise NotImplementedError
 
+    @abstractmethod
     def local(self, secret: str, key: str, lookup: Lookup) -> str:
         """Return the default of `secret.key` for local development; `lookup` gives those of the sources."""
-        raise NotImplementedError
 
 
 @checked(frozen=True, config=_STRICT)

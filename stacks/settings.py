@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from components.naming import STANDARD_TAGS, Names
+from components.redshift import CAPACITIES, LARGE_CAPACITIES, LARGE_REGIONS, LIMITS, MAX_CAPACITY, PORTS
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
 from stacks.names import WAREHOUSE_LOGIN
@@ -34,8 +35,6 @@ RUNTIMES = ("python3.11", "python3.12", "python3.13")
 RETENTION_DAYS = frozenset(
     {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
 )
-# Redshift Serverless API, CreateWorkgroup, baseCapacity: 4, or 8 to 512 in steps of 8.
-BASE_CAPACITIES = frozenset({4, *range(8, 513, 8)})
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class Settings(BaseModel):
     more_secrets: Annotated[
         tuple[str, ...],
         _must(
-            _each_once(lambda name: name != WAREHOUSE_LOGIN and name in load_catalogue().secrets),
+            lambda v: len(set(v)) == len(v) and set(v) <= load_catalogue().secrets.keys() - {WAREHOUSE_LOGIN},
             f"names of secrets in the catalogue, each once, {WAREHOUSE_LOGIN} aside, which every stack has",
         ),
     ] = ()
@@ -218,11 +217,14 @@ class Settings(BaseModel):
     ] = "analytics"
     base_capacity: Annotated[
         int,
-        _must(BASE_CAPACITIES.__contains__, "4, or 8 to 512 RPU in steps of 8: Redshift Serverless has no others"),
+        _must(
+            (CAPACITIES | LARGE_CAPACITIES).__contains__,
+            "4, 8 to 512 in steps of 8, or 544 to 1024 in steps of 32 RPU: Redshift Serverless has no others",
+        ),
     ] = 8
     max_capacity: Annotated[
         int,
-        _must(lambda v: v == 0 or v in BASE_CAPACITIES, "0 for none, or 4, or 8 to 512 RPU in steps of 8"),
+        _must(lambda v: v == 0 or v in LIMITS, f"0 for none, 4, or 8 to {MAX_CAPACITY} RPU in steps of 8"),
     ] = 0
     usage_limit_hours: Annotated[int, _must(_between(0, 1_000_000), "0 for none, or 1 to 1000000 RPU-hours")] = 240
     usage_limit_period: Literal["daily", "weekly", "monthly"] = "monthly"
@@ -343,6 +345,11 @@ AGREEMENTS = (
         "an existing VPC has the NAT gateways that it has: natGateways must be none",
     ),
     Agreement(
+        ("base_capacity",),
+        lambda s: s.base_capacity in CAPACITIES or s.region in LARGE_REGIONS,
+        f"more than 512 RPU are there in {', '.join(sorted(LARGE_REGIONS))} only",
+    ),
+    Agreement(
         ("max_capacity", "base_capacity"),
         lambda s: s.max_capacity == 0 or s.max_capacity >= s.base_capacity,
         "the largest capacity cannot be below the base capacity",
@@ -377,7 +384,7 @@ AGREEMENTS = (
     ),
     Agreement(
         ("warehouse_port",),
-        lambda s: bool(s.warehouse_host) or 5431 <= s.warehouse_port <= 5455 or 8191 <= s.warehouse_port <= 8215,
+        lambda s: bool(s.warehouse_host) or s.warehouse_port in PORTS,
         "5431 to 5455 or 8191 to 8215: a workgroup of Redshift Serverless has no others",
     ),
     Agreement(

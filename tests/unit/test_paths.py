@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from local.cli import endpoints
 from local.paths import CallPath, call_paths, whole_stack
-from local.recording import Recording, record_stack
+from local.recording import Recording, Registered, record_stack
 from runtime.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,26 @@ def test_a_call_without_an_endpoint_has_no_path_unless_there_is_a_nat_gateway(de
     with_nat = by_call(call_paths(Recording(resources=[*kept, *gateway])), "dbt-runner")
     assert with_nat["redshift-serverless:GetCredentials"].reachable
     assert not with_nat["redshift-serverless:GetCredentials"].private
+
+
+def test_a_call_that_the_endpoints_policy_does_not_let_through_has_no_path(dev: Recording) -> None:
+    def closed(found: Registered) -> Registered:
+        if not found.inputs.get("serviceName", "").endswith(".s3"):
+            return found
+        policy = found.inputs["policy"].replace("s3:PutObject", "s3:GetObject")
+        return dataclasses.replace(found, inputs={**found.inputs, "policy": policy})
+
+    paths = by_call(call_paths(Recording(resources=[closed(found) for found in dev.resources])), "export")
+    assert not paths["s3:PutObject"].reachable
+    assert paths["s3:PutObject"].path == "gateway endpoint s3, whose policy does not let it through"
+    assert paths["s3:GetObject"].reachable
+
+
+def test_the_rotation_of_a_login_has_its_paths() -> None:
+    settings = {"signIn": "password", "rotateLoginDays": "30"}
+    rotation = by_call(call_paths(record_stack(ROOT, "dev", settings=settings)), "rotate")
+    assert rotation["secretsmanager:PutSecretValue"].reachable
+    assert all(path.reachable for path in rotation.values())
 
 
 def test_a_stack_that_imports_its_network_is_explained_with_it(tmp_path: Path, dev: Recording) -> None:

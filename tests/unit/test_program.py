@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ STAR_EXEMPT = ("ec2:", "logs:CreateLogDelivery")
 
 
 def recorded(stack: str, calls: Any = None, **settings: Any) -> Recording:
-    """Record a stack; `settings` are arrays and objects as such."""
+    """Record a stack, once for the same settings; `settings` are arrays and objects as such."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return record_stack(ROOT, stack, settings=texts, calls=calls)
+    return record_stack(ROOT, stack, settings=texts, calls=calls) if calls else _recorded(stack, tuple(texts.items()))
+
+
+@functools.cache
+def _recorded(stack: str, texts: tuple[tuple[str, str], ...]) -> Recording:
+    return record_stack(ROOT, stack, settings=dict(texts))
 
 
 @pytest.fixture(scope="module")

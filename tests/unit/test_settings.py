@@ -94,7 +94,7 @@ def test_the_stack_files_are_accepted(project_root: Path, stack: str) -> None:
         ("existingVpcId", "vpc-1", "vpc-0123456789abcdef0"),
         ("alarmEmails", '["you"]', "mail addresses"),
         ("silverBucket", "my..bucket", "the rule for S3 bucket names"),
-        ("baseCapacity", "12", "8 to 512 RPU in steps of 8"),
+        ("baseCapacity", "12", "8 to 512 in steps of 8"),
         ("usageLimitPeriod", "yearly", "'daily', 'weekly' or 'monthly'"),
         ("querySeconds", "0", "1 to 86399"),
         ("adminPassword", "hunter2", "'generated', 'managed' or 'none'"),
@@ -170,6 +170,14 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, str], reas
         parse(**values)
     (line,) = [line for line in refused.value.message.splitlines() if reason in line]
     assert any(f"goldlake:{key} = " in line for key in values)
+
+
+def test_large_capacities_are_accepted_where_there_are_any_and_refused_elsewhere() -> None:
+    large = {**REQUIRED, "baseCapacity": "1024", "maxCapacity": "2048"}
+    settings = parse_settings(large, stack="dev", region="us-east-1")
+    assert (settings.base_capacity, settings.max_capacity) == (1024, 2048)
+    with pytest.raises(ConfigurationError, match="more than 512 RPU are there in eu-central-1"):
+        parse_settings(large, stack="dev", region="eu-north-1")
 
 
 def test_a_wrong_value_does_not_hide_that_others_disagree() -> None:
