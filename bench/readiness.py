@@ -32,9 +32,10 @@ from deltalake import write_deltalake
 
 from local.platform import Platform, ensure_emulator_environment
 from local.process import LOOPBACK, free_port
-from runtime import delta, glue, parquet
+from runtime import glue, parquet
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.cli import say, show_table
+from runtime.delta import log as delta_log
 from runtime.readiness import SourceTable, check
 
 BUCKET = "bench-lake"
@@ -93,8 +94,8 @@ def one_by_one(aws: Connection, tables: list[SourceTable]) -> int:
             continue
         bucket, prefix = parquet.split_location(entry["StorageDescriptor"]["Location"])
         if parquet.has_delta_log(aws, bucket, prefix, client=s3):
-            opened = delta.open_table(f"s3://{bucket}/{prefix.rstrip('/')}", aws.storage_options())
-            ready += bool(opened and opened.history(1) and delta.log_rows(opened))
+            opened = delta_log.open_table(f"s3://{bucket}/{prefix.rstrip('/')}", aws.storage_options())
+            ready += bool(opened and opened.history(1) and delta_log.log_rows(opened))
         else:
             keys = [file.key for file in parquet.list_files(aws, bucket, prefix, client=s3)]
             ready += sum(parquet.footer_rows(aws, bucket, [key], client=s3)[key] for key in keys) > 0

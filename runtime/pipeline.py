@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime import sql
 from runtime.aws import translated
-from runtime.delta import log_rows, open_table
+from runtime.delta.log import log_rows, open_table
 from runtime.errors import EXIT_DONE, EXIT_FAILED, EXIT_UNREACHABLE, FailedError, UnreachableError
 from runtime.glue import get_table
 from runtime.target import Target

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from runtime import aws as aws_errors
 from runtime import duck, sql
 from runtime.aws import Connection
-from runtime.delta import Lake
+from runtime.delta.lake import Lake
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, GoldlakeError, UnreachableError
 
 if TYPE_CHECKING:

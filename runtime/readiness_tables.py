@@ -112,22 +112,6 @@ def _milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)}ms"
 
 
-def client(aws: Connection, service: str, options: CheckOptions) -> Any:
-    """Return a boto3 client with a connection for each thread, and a limit on each request."""
-    from botocore.config import Config
-
-    config = Config(
-        connect_timeout=options.connect_seconds,
-        read_timeout=options.read_seconds,
-        retries={"mode": "standard", "total_max_attempts": options.attempts},
-        # Tables and footers have their own threads.
-        max_pool_connections=2 * options.workers,
-        s3={"addressing_style": "path"} if aws.is_emulator else {},
-    )
-    make: Any = aws.session.client  # boto3's own annotation has one overload per service name
-    return make(service, endpoint_url=aws.endpoint_of(service), config=config)
-
-
 # --- the catalogue ---
 
 
@@ -362,17 +346,17 @@ def _parquet_columns(entry: Mapping[str, Any], footer: Footer, name: str) -> fro
 
 def _delta(store: Store, bucket: str, prefix: str) -> Content:
     """Return what the current version of a Delta table holds, by its log."""
-    from runtime import delta
+    from runtime.delta import log as delta_log
 
     location = f"s3://{bucket}/{prefix.rstrip('/')}"
-    table = delta.open_table(location, store.delta_options())
+    table = delta_log.open_table(location, store.delta_options())
     if table is None:
         if parquet.has_delta_log(store.aws, bucket, prefix, client=store.s3):
             raise NotReadyTable("unreadable", f"the Delta log of {location} has no readable version")
         raise NotReadyTable("missing", f"no _delta_log in {location}")
-    with delta.translated(f"Delta table {location}"):
+    with delta_log.translated(f"Delta table {location}"):
         files = table.file_uris()
-        rows, deleted = delta.log_rows(table), _deleted_rows(table)
+        rows, deleted = delta_log.log_rows(table), _deleted_rows(table)
         known = table.count()
         columns = frozenset(item.name.lower() for item in table.schema().fields)
     exact = rows is not None

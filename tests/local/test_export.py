@@ -20,8 +20,11 @@ import pytest
 from deltalake import DeltaTable
 
 from local.process import free_port
-from runtime import delta, duck, export, sql
+from runtime import duck, export, sql
 from runtime.aws import Connection
+from runtime.delta import commit as delta_commit
+from runtime.delta import log as delta_log
+from runtime.delta import types as delta_types
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, NotReadyError, UnreachableError
 from runtime.export import ExportReport, export_tables
 from runtime.query import query
@@ -100,10 +103,10 @@ def test_rows_of_all_types_come_back_equal_from_s3(gold: Gold, aws: Connection, 
     assert (table.rows, table.version, table.created, table.location) == (2, 0, True, f"{target}/typed")
     assert rows_of(table.location, aws, "ORDER BY id NULLS LAST") == [TYPED_ROW, (None,) * 17]
     log = log_of(table.location, aws)
-    types = {field["name"]: field["type"] for field in delta.fields_of(log.schema())}
+    types = {field["name"]: field["type"] for field in delta_types.fields_of(log.schema())}
     assert (types["price"], types["local"], types["key"]) == ("decimal(10,2)", "timestamp", "string")
     assert log.protocol().min_reader_version == 1
-    assert delta.log_rows(log) == 2
+    assert delta_log.log_rows(log) == 2
 
 
 def test_rows_of_all_types_come_back_equal_from_a_folder(gold: Gold, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_the_commit_says_who_wrote_what(gold: Gold, tmp_path: Path) -> None:
     (table,) = export_tables(gold.warehouse, None, str(tmp_path), run_id="run-7").tables
     entry: dict[str, Any] = dict(log_of(table.location).history(1)[0])
     assert (entry["goldlake.runId"], entry["goldlake.rows"]) == ("run-7", "2")
-    assert entry["goldlake.version"] == delta.goldlake_version()
+    assert entry["goldlake.version"] == delta_commit.goldlake_version()
     assert entry["goldlake.source"].endswith(":5432/postgres/gold")
 
 
@@ -171,14 +174,14 @@ def test_a_changed_schema_is_committed_with_its_data_and_reported(gold: Gold, tm
     assert table.schema_changes == ("- gone date", "+ name string", "~ id int -> bigint")
     assert rows_of(table.location) == [(1, None)]
     old = log_of(table.location, version=0)
-    assert [field["name"] for field in delta.fields_of(old.schema())] == ["id", "gone"]
+    assert [field["name"] for field in delta_types.fields_of(old.schema())] == ["id", "gone"]
     assert rows_by_files(old) == [(1, datetime.date(2024, 1, 1))]
 
 
 def test_column_comments_become_part_of_the_delta_schema(gold: Gold, tmp_path: Path) -> None:
     gold.run("CREATE TABLE gold.dim (id int); COMMENT ON COLUMN gold.dim.id IS 'the company''s key'")
     (table,) = export_tables(gold.warehouse, None, str(tmp_path)).tables
-    (field,) = delta.fields_of(log_of(table.location).schema())
+    (field,) = delta_types.fields_of(log_of(table.location).schema())
     assert field["metadata"] == {"comment": "the company's key"}
 
 
@@ -283,13 +286,13 @@ def both_at_once(
 ) -> tuple[list[ExportReport], list[GoldlakeError]]:
     """Run two exports that commit at the same moment on the same version; return results and errors."""
     barrier = threading.Barrier(2, timeout=60)
-    write = delta._write
+    write = delta_commit._write
 
     def together(*args: Any, **kwargs: Any) -> None:
         barrier.wait()
         write(*args, **kwargs)
 
-    monkeypatch.setattr(delta, "_write", together)
+    monkeypatch.setattr(delta_commit, "_write", together)
     reports: list[ExportReport] = []
     errors: list[GoldlakeError] = []
 
@@ -302,7 +305,7 @@ def both_at_once(
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(one), pool.submit(one)]:
             future.result()
-    monkeypatch.setattr(delta, "_write", write)
+    monkeypatch.setattr(delta_commit, "_write", write)
     return reports, errors
 
 
@@ -339,13 +342,13 @@ def test_an_answer_lost_after_the_commit_is_no_failure(
     gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold.run("CREATE TABLE gold.fact (id int); INSERT INTO gold.fact VALUES (1)")
-    write = delta._write
+    write = delta_commit._write
 
     def lost(*args: Any, **kwargs: Any) -> None:
         write(*args, **kwargs)
         raise OSError("error sending request")
 
-    monkeypatch.setattr(delta, "_write", lost)
+    monkeypatch.setattr(delta_commit, "_write", lost)
     (table,) = export_tables(gold.warehouse, None, str(tmp_path)).tables
     assert (table.version, table.rows) == (0, 1)
     assert rows_of(table.location) == [(1,)]
@@ -359,7 +362,7 @@ def test_a_commit_of_unknown_outcome_keeps_its_files(
     def away(*_: Any, **__: Any) -> None:
         raise OSError("error sending request")
 
-    monkeypatch.setattr(delta, "_write", away)
+    monkeypatch.setattr(delta_commit, "_write", away)
     with pytest.raises(UnreachableError):
         export_tables(gold.warehouse, None, str(tmp_path))
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
@@ -367,11 +370,13 @@ def test_a_commit_of_unknown_outcome_keeps_its_files(
 
 KILLED = """
 import json, os, signal, sys
-from runtime import delta
+from runtime.delta import commit as delta_commit
+from runtime.delta import log as delta_log
+from runtime.delta import types as delta_types
 from runtime.aws import Connection
 from runtime.export import export_tables
 from runtime.warehouse import Warehouse
-delta.commit = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+delta_commit.commit = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 given = json.load(sys.stdin)
 export_tables(Warehouse(**given["warehouse"]), Connection(**given["aws"]), given["target"])
 """
@@ -415,14 +420,14 @@ def test_tables_committed_before_a_failure_are_named(
     gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold.run("CREATE TABLE gold.a AS SELECT 1 AS id; CREATE TABLE gold.b AS SELECT 2 AS id")
-    commit = delta.commit
+    commit = delta_commit.commit
 
-    def second_fails(location: str, *args: Any, **kwargs: Any) -> delta.Committed:
+    def second_fails(location: str, *args: Any, **kwargs: Any) -> delta_commit.Committed:
         if location.endswith("/b"):
-            raise FailedError("no", code=delta.NOT_COMMITTED)
+            raise FailedError("no", code=delta_commit.NOT_COMMITTED)
         return commit(location, *args, **kwargs)
 
-    monkeypatch.setattr(delta, "commit", second_fails)
+    monkeypatch.setattr(delta_commit, "commit", second_fails)
     with pytest.raises(FailedError) as raised:
         export_tables(gold.warehouse, None, str(tmp_path))
     assert raised.value.hint == "run the export again (already at their new version: a)"
@@ -433,7 +438,7 @@ def test_a_log_with_other_rows_than_written_is_a_failure(
     gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold.run("CREATE TABLE gold.a AS SELECT 1 AS id")
-    monkeypatch.setattr(delta, "log_rows", lambda _: 5)
+    monkeypatch.setattr(delta_commit, "log_rows", lambda _: 5)
     with pytest.raises(FailedError, match="1 rows in 1 files"):
         export_tables(gold.warehouse, None, str(tmp_path))
 
@@ -442,7 +447,7 @@ def test_a_partitioned_table_of_someone_else_is_not_overwritten(gold: Gold, tmp_
     from deltalake.transaction import create_table_with_add_actions
 
     gold.run("CREATE TABLE gold.a AS SELECT 1 AS id")
-    schema = delta.schema_of([delta.Column("id", "integer")])
+    schema = delta_types.schema_of([delta_types.Column("id", "integer")])
     create_table_with_add_actions(str(tmp_path / "a"), schema, [], partition_by=["id"])
     with pytest.raises(ConfigurationError, match="partition columns id"):
         export_tables(gold.warehouse, None, str(tmp_path))

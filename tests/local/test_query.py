@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from local.process import free_port
-from runtime import delta, duck, sql
+from runtime import duck, sql
 from runtime.aws import Connection
-from runtime.delta import Lake
+from runtime.delta import commit as delta_commit
+from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, UnreachableError
 from runtime.query import QueryResult, delta_tables, query
 
@@ -27,9 +29,9 @@ def write_table(lake: Lake, name: str, select: str, folder: Path) -> None:
     else:
         key = lake.key(name, source.name)
         lake.aws.client("s3").upload_file(str(source), lake.bucket, key)
-    file = delta.DataFile(source.name, source.stat().st_size, rows, f'{{"numRecords":{rows}}}')
-    columns = [delta.column("id", "BIGINT")]
-    delta.commit(
+    file = delta_commit.DataFile(source.name, source.stat().st_size, rows, f'{{"numRecords":{rows}}}')
+    columns = [delta_types.column("id", "BIGINT")]
+    delta_commit.commit(
         lake.location(name), columns, [file], export_id=name, options=lake.storage_options(), info={}, written_at_ms=1
     )
 

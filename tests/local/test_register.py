@@ -12,19 +12,21 @@ from typing import Any
 import pytest
 
 from local.process import free_port
-from runtime import delta, register
+from runtime import register
 from runtime.aws import Connection
-from runtime.delta import Lake
+from runtime.delta import commit as delta_commit
+from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
 from runtime.errors import ConfigurationError, FailedError, UnreachableError
 from runtime.register import TableRegistration, TrinoCatalog, register_tables
 
 
 def write_table(lake: Lake, name: str, columns: dict[str, str], rows: int = 0) -> None:
     """Commit a Delta table with that many rows by its log; registration reads no Parquet."""
-    files = [delta.DataFile(f"{time.time_ns()}.parquet", 1, rows, f'{{"numRecords":{rows}}}')] if rows else []
-    delta.commit(
+    files = [delta_commit.DataFile(f"{time.time_ns()}.parquet", 1, rows, f'{{"numRecords":{rows}}}')] if rows else []
+    delta_commit.commit(
         lake.location(name),
-        [delta.column(column, kind, f"the {column}") for column, kind in columns.items()],
+        [delta_types.column(column, kind, f"the {column}") for column, kind in columns.items()],
         files,
         export_id=str(time.time_ns()),
         options=lake.storage_options(),

@@ -30,9 +30,10 @@ import uuid
 
 import pytest
 
-from runtime import delta
 from runtime.aws import Connection
-from runtime.delta import Lake
+from runtime.delta import commit as delta_commit
+from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
 from runtime.errors import FailedError
 from runtime.register import TrinoCatalog, register_tables
 
@@ -69,9 +70,9 @@ def trino() -> TrinoCatalog:
 
 def write_empty(lake: Lake, table: str, *names: str) -> None:
     """Commit a Delta table without rows, with a column `id` and text columns of these names."""
-    columns = [delta.column("id", "BIGINT"), *(delta.column(name, "VARCHAR") for name in names)]
+    columns = [delta_types.column("id", "BIGINT"), *(delta_types.column(name, "VARCHAR") for name in names)]
     options = lake.storage_options()
-    delta.commit(
+    delta_commit.commit(
         lake.location(table),
         columns,
         [],

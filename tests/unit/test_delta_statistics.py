@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime import delta, duck, sql
-from runtime.delta import Column
+from runtime import duck, sql
+from runtime.delta import statistics as delta_statistics
+from runtime.delta import types as delta_types
+from runtime.delta.types import Column
 
 EXAMPLES = settings(max_examples=40, deadline=None)
 HIGHEST = chr(0x10FFFF)
@@ -35,7 +37,7 @@ def statistics(
     engine: duckdb.DuckDBPyConnection, values: Sequence[Any], duckdb_type: str, name: str = "v"
 ) -> dict[str, Any]:
     """Write the values with DuckDB and return the Delta statistics, decimals kept exact."""
-    item = delta.column(name, duckdb_type)
+    item = delta_types.column(name, duckdb_type)
     quoted = sql.identifier(name)
     engine.execute(f"CREATE OR REPLACE TABLE written ({quoted} {duckdb_type})")
     engine.executemany("INSERT INTO written VALUES (?)", [[value] for value in values])
@@ -45,7 +47,7 @@ def statistics(
             f"COPY (SELECT {item.expression} FROM written) TO {sql.literal(str(target))}"  # noqa: S608 - quoted
             " (FORMAT parquet, PER_THREAD_OUTPUT, RETURN_STATS)"
         ).fetchall()
-    found: dict[str, Any] = json.loads(delta.file_stats([item], rows, reported), parse_float=Decimal)
+    found: dict[str, Any] = json.loads(delta_statistics.file_stats([item], rows, reported), parse_float=Decimal)
     assert found["numRecords"] == len(values)
     assert found["nullCount"] == {name: sum(value is None for value in values)}
     return found
@@ -106,11 +108,11 @@ def test_single_floats_lie_within_bounds_that_are_read_as_doubles(
 def test_a_single_float_is_not_given_in_its_shortest_form() -> None:
     tenth = struct.unpack("<f", struct.pack("<f", 0.1))[0]
     reported = {"min": "0.1", "max": "0.1", "has_nan": "false"}
-    assert delta.bounds("float", reported) == (repr(tenth), repr(tenth))
+    assert delta_statistics.bounds("float", reported) == (repr(tenth), repr(tenth))
 
 
 def test_a_zero_bound_includes_the_zero_of_the_other_sign() -> None:
-    assert delta.bounds("double", {"min": "0.0", "max": "-0.0", "has_nan": "false"}) == ("-0.0", "0.0")
+    assert delta_statistics.bounds("double", {"min": "0.0", "max": "-0.0", "has_nan": "false"}) == ("-0.0", "0.0")
 
 
 @EXAMPLES
@@ -145,18 +147,18 @@ def test_timestamps_without_a_zone_count_as_utc(
 
 
 def test_an_upper_timestamp_after_the_last_millisecond_of_9999_is_left_out() -> None:
-    assert delta.timestamp_bound("9999-12-31 23:59:59.999999+00", upper=True) is None
-    assert delta.timestamp_bound("9999-12-31 23:59:59.999+00", upper=True) == '"9999-12-31T23:59:59.999Z"'
+    assert delta_statistics.timestamp_bound("9999-12-31 23:59:59.999999+00", upper=True) is None
+    assert delta_statistics.timestamp_bound("9999-12-31 23:59:59.999+00", upper=True) == '"9999-12-31T23:59:59.999Z"'
 
 
 @pytest.mark.parametrize("text", ["infinity", "-infinity", "0044-03-15 (BC) 00:00:00+00", "12024-01-01 00:00:00+00"])
 def test_timestamps_that_iso_has_no_form_for_are_left_out(text: str) -> None:
-    assert delta.timestamp_bound(text, upper=False) is None
+    assert delta_statistics.timestamp_bound(text, upper=False) is None
 
 
 @pytest.mark.parametrize("text", ["infinity", "-infinity", "0044-03-15 (BC)", "12024-01-01"])
 def test_dates_that_iso_has_no_form_for_are_left_out(text: str) -> None:
-    assert delta.bounds("date", {"min": text, "max": text}) == (None, None)
+    assert delta_statistics.bounds("date", {"min": text, "max": text}) == (None, None)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
@@ -178,7 +180,7 @@ def test_strings_lie_within_bounds_of_at_most_32_characters(
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60), more=texts)
 def test_an_upper_prefix_is_above_all_texts_that_begin_so(text: str, more: str) -> None:
-    bound = delta.upper_prefix(text)
+    bound = delta_statistics.upper_prefix(text)
     if bound is None:
         assert text[:32] == HIGHEST * 32
         return
@@ -189,10 +191,10 @@ def test_an_upper_prefix_is_above_all_texts_that_begin_so(text: str, more: str) 
 
 
 def test_an_upper_prefix_steps_over_the_surrogates_and_past_the_highest_character() -> None:
-    assert delta.upper_prefix("a" * 31 + "\ud7ff" + "x") == "a" * 31 + "\ue000"
-    assert delta.upper_prefix("a" * 31 + HIGHEST + "x") == "a" * 30 + "b"
-    assert delta.upper_prefix(HIGHEST * 33) is None
-    assert delta.upper_prefix("a" * 32) == "a" * 32
+    assert delta_statistics.upper_prefix("a" * 31 + "\ud7ff" + "x") == "a" * 31 + "\ue000"
+    assert delta_statistics.upper_prefix("a" * 31 + HIGHEST + "x") == "a" * 30 + "b"
+    assert delta_statistics.upper_prefix(HIGHEST * 33) is None
+    assert delta_statistics.upper_prefix("a" * 32) == "a" * 32
 
 
 @pytest.mark.parametrize("name", ["a.b", 'c"d', "été", '"', '"a"."b"', "it's"])
@@ -212,17 +214,19 @@ def test_a_column_of_nulls_has_a_null_count_only(engine: duckdb.DuckDBPyConnecti
 
 
 def test_a_column_that_duckdb_reports_nothing_of_is_left_out() -> None:
-    found = json.loads(delta.file_stats([Column("a", "long"), Column("b", "long")], 3, {'"b"': {"null_count": "1"}}))
+    found = json.loads(
+        delta_statistics.file_stats([Column("a", "long"), Column("b", "long")], 3, {'"b"': {"null_count": "1"}})
+    )
     assert found == {"numRecords": 3, "minValues": {}, "maxValues": {}, "nullCount": {"b": 1}}
 
 
 def test_only_the_first_32_columns_are_indexed() -> None:
     columns = [Column(f"c{number}", "long") for number in range(40)]
     reported = {f'"c{number}"': {"min": "1", "max": "2", "null_count": "0"} for number in range(40)}
-    assert len(json.loads(delta.file_stats(columns, 1, reported))["minValues"]) == 32
+    assert len(json.loads(delta_statistics.file_stats(columns, 1, reported))["minValues"]) == 32
 
 
 def test_arrays_have_no_statistics() -> None:
     reported = {'"a"."element"': {"min": "1", "max": "2", "null_count": "0"}}
-    found = json.loads(delta.file_stats([delta.column("a", "INTEGER[]")], 1, reported))
+    found = json.loads(delta_statistics.file_stats([delta_types.column("a", "INTEGER[]")], 1, reported))
     assert found["nullCount"] == {}

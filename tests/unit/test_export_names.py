@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runtime import delta
 from runtime.aws import Connection
-from runtime.delta import Column, Lake
+from runtime.delta import log as delta_log
+from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
+from runtime.delta.types import Column
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
 
 AWS = Connection("http://127.0.0.1:1", region="us-east-1")
@@ -27,9 +29,9 @@ AWS = Connection("http://127.0.0.1:1", region="us-east-1")
     ],
 )
 def test_a_duckdb_type_becomes_a_delta_type_without_loss(
-    duckdb_type: str, delta_type: delta.DeltaType, cast: str | None
+    duckdb_type: str, delta_type: delta_types.DeltaType, cast: str | None
 ) -> None:
-    assert delta.column("a", duckdb_type) == Column("a", delta_type, cast)
+    assert delta_types.column("a", duckdb_type) == Column("a", delta_type, cast)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_duckdb_type_becomes_a_delta_type_without_loss(
 )
 def test_a_type_that_delta_does_not_have_is_refused_with_column_and_type(duckdb_type: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        delta.column("duration", duckdb_type)
+        delta_types.column("duration", duckdb_type)
     assert "'duration'" in raised.value.message
     assert duckdb_type in raised.value.message
 
@@ -58,22 +60,22 @@ def test_a_type_that_delta_does_not_have_is_refused_with_column_and_type(duckdb_
 @pytest.mark.parametrize("name", ["a b", "a,b", "a;b", "a{b", "a)b", "a\nb", "a=b"])
 def test_a_column_name_that_delta_refuses_is_refused_before_anything_is_written(name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be exported"):
-        delta.column(name, "INTEGER")
+        delta_types.column(name, "INTEGER")
 
 
 def test_columns_that_differ_in_case_only_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="'Id' and 'ID'"):
-        delta.check_names([Column("Id", "long"), Column("ID", "long")])
+        delta_types.check_names([Column("Id", "long"), Column("ID", "long")])
 
 
 def test_a_table_without_columns_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="without columns"):
-        delta.check_names([])
+        delta_types.check_names([])
 
 
 def test_the_select_casts_and_quotes() -> None:
-    assert delta.column('a"b', "UUID").expression == 'CAST("a""b" AS VARCHAR) AS "a""b"'
-    assert delta.column('a"b', "DATE").expression == '"a""b"'
+    assert delta_types.column('a"b', "UUID").expression == 'CAST("a""b" AS VARCHAR) AS "a""b"'
+    assert delta_types.column('a"b', "DATE").expression == '"a""b"'
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a#b", "a?b", "a%20b", "a\nb"])
@@ -109,18 +111,20 @@ def test_a_schema_change_is_told_line_by_line() -> None:
         {"name": "c", "type": "date"},
         {"name": "d", "type": "decimal(5,2)"},
     ]
-    assert delta.schema_changes(old, new) == ["- b string", "+ d decimal(5,2)", "~ a int -> bigint"]
+    assert delta_types.schema_changes(old, new) == ["- b string", "+ d decimal(5,2)", "~ a int -> bigint"]
 
 
 def test_delta_types_have_hive_names_in_glue() -> None:
-    struct: delta.DeltaType = {
+    struct: delta_types.DeltaType = {
         "type": "struct",
         "fields": [{"name": "a", "type": {"type": "map", "keyType": "string", "valueType": "long"}}],
     }
-    assert delta.type_text({"type": "array", "elementType": struct, "containsNull": True}) == (
+    assert delta_types.type_text({"type": "array", "elementType": struct, "containsNull": True}) == (
         "array<struct<a:map<string,bigint>>>"
     )
-    assert [delta.type_text(kind) for kind in ("byte", "short", "integer", "long", "decimal(5,2)", "timestamp")] == [
+    assert [
+        delta_types.type_text(kind) for kind in ("byte", "short", "integer", "long", "decimal(5,2)", "timestamp")
+    ] == [
         "tinyint",
         "smallint",
         "int",
@@ -143,6 +147,6 @@ def test_delta_types_have_hive_names_in_glue() -> None:
     ],
 )
 def test_what_delta_rs_says_becomes_an_error_with_the_right_exit_code(text: str, kind: type[Exception]) -> None:
-    with pytest.raises(kind) as raised, delta.translated("read"):
+    with pytest.raises(kind) as raised, delta_log.translated("read"):
         raise OSError(text)
     assert type(raised.value) is kind

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from runtime import aws as aws_errors
-from runtime import delta, sql
+from runtime import sql
 from runtime.aws import Connection
-from runtime.delta import Lake
+from runtime.delta import log as delta_log
+from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, GoldlakeError, UnreachableError
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def glue_columns(fields: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return Glue columns for Delta fields: lower-case names, Hive types, comments of 255 characters."""
     columns = []
     for field in fields:
-        column = {"Name": field["name"].lower(), "Type": delta.type_text(field["type"])}
+        column = {"Name": field["name"].lower(), "Type": delta_types.type_text(field["type"])}
         comment = str(field.get("metadata", {}).get("comment", ""))[:_COMMENT_LENGTH]
         columns.append({**column, "Comment": comment} if comment else column)
     return columns
@@ -158,7 +160,7 @@ def table_input(name: str, location: str, table: DeltaTable) -> dict[str, Any]:
         # Native Delta tables have their partition columns among the others; Athena asks for the empty list.
         "PartitionKeys": [],
         "StorageDescriptor": {
-            "Columns": glue_columns(delta.fields_of(table.schema())),
+            "Columns": glue_columns(delta_types.fields_of(table.schema())),
             "Location": location,
             "InputFormat": "org.apache.hadoop.mapred.SequenceFileInputFormat",
             "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveSequenceFileOutputFormat",
@@ -173,7 +175,7 @@ def table_input(name: str, location: str, table: DeltaTable) -> dict[str, Any]:
 def _plan(glue: Any, lake: Lake, database: str, table: str, *, replace: bool) -> _Plan:
     """Look at log and catalogue and return what has to be done."""
     location = lake.location(table)
-    log = delta.open_table(location, lake.storage_options())
+    log = delta_log.open_table(location, lake.storage_options())
     if log is None:
         return _Plan(table, location, NO_DATA_YET, {})
     wanted = table_input(table, location, log)
@@ -203,10 +205,10 @@ def _register(glue: Any, lake: Lake, database: str, plan: _Plan, *, dry_run: boo
     if not dry_run and (entry is None or not _covers(entry, plan.wanted)):
         raise FailedError(f"{database}.{plan.table} was written to Glue and does not read back equal")
     location = plan.location if entry is None else _location(entry)
-    log = delta.open_table(location, lake.storage_options())
+    log = delta_log.open_table(location, lake.storage_options())
     if log is None:
         raise FailedError(f"{database}.{plan.table} points to {location}, which has no Delta log any more")
-    rows = delta.log_rows(log)
+    rows = delta_log.log_rows(log)
     unknown = None if rows is not None else f"{location} has files without a row count: rows are unknown"
     return TableRegistration(plan.table, plan.location, plan.state, version=log.version(), rows=rows, warning=unknown)
 
@@ -439,8 +441,8 @@ def _verify_count(trino: TrinoCatalog, lake: Lake, schema: str, name: str, item:
     if counted != expected:
         trino.flush(schema, name)
         counted = trino.count(schema, name)
-        log = delta.open_table(item.location, lake.storage_options())
-        expected = None if log is None else delta.log_rows(log)
+        log = delta_log.open_table(item.location, lake.storage_options())
+        expected = None if log is None else delta_log.log_rows(log)
     if counted != expected:
         raise FailedError(
             f"Trino counts {counted} rows in {schema}.{name}, the log of {item.location} has {expected}",

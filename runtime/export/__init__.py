@@ -27,9 +27,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime import aws as aws_errors
-from runtime import delta, duck, sql
+from runtime import duck, sql
 from runtime.aws import Connection
-from runtime.delta import Column, DataFile, Lake
+from runtime.delta import commit as delta_commit
+from runtime.delta import log as delta_log
+from runtime.delta import statistics as delta_statistics
+from runtime.delta import types as delta_types
+from runtime.delta.commit import DataFile
+from runtime.delta.lake import Lake
+from runtime.delta.types import Column
 from runtime.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -253,16 +259,16 @@ def _plan(connection: duckdb.DuckDBPyConnection, lake: Lake, schema: str, table:
     """Return what will be done with a table. Raises ConfigurationError for what cannot be exported."""
     try:
         columns = tuple(_columns(connection, schema, table))
-        delta.check_names(columns)
+        delta_types.check_names(columns)
         location = lake.location(table)
     except ConfigurationError as exc:
         raise ConfigurationError(f"table {schema}.{table}: {exc.message}", hint=exc.hint) from exc
-    existing = delta.open_table(location, lake.storage_options())
+    existing = delta_log.open_table(location, lake.storage_options())
     if existing is None:
         return _Plan(table, location, columns, None, ())
-    delta.check_writable(existing, location)
-    old, new = delta.fields_of(existing.schema()), delta.fields_of(delta.schema_of(columns))
-    return _Plan(table, location, columns, existing.version(), tuple(delta.schema_changes(old, new)))
+    delta_commit.check_writable(existing, location)
+    old, new = delta_types.fields_of(existing.schema()), delta_types.fields_of(delta_types.schema_of(columns))
+    return _Plan(table, location, columns, existing.version(), tuple(delta_types.schema_changes(old, new)))
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> list[Column]:
@@ -280,7 +286,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> 
                 " Delta has no exact type for it",
                 hint="give the model's column a precision, numeric(18, 2), or cast it to double precision",
             )
-    return [delta.column(name, kind, comment) for name, kind, comment in described]
+    return [delta_types.column(name, kind, comment) for name, kind, comment in described]
 
 
 def _unbounded_numerics(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> set[str]:
@@ -358,7 +364,7 @@ def _copy(
         if rows == 0:
             Path(path).unlink()
             continue
-        files.append(DataFile(Path(path).name, size, rows, delta.file_stats(plan.columns, rows, statistics)))
+        files.append(DataFile(Path(path).name, size, rows, delta_statistics.file_stats(plan.columns, rows, statistics)))
     return tuple(files)
 
 
@@ -407,7 +413,7 @@ def _commit_all(
         try:
             done.append(_commit(lake, item, info))
         except BaseException as exc:
-            safe = isinstance(exc, GoldlakeError) and exc.code == delta.NOT_COMMITTED
+            safe = isinstance(exc, GoldlakeError) and exc.code == delta_commit.NOT_COMMITTED
             # A commit of unknown outcome may refer to its files; those of the tables after it were never
             # named.
             for other in staged[index if safe else index + 1 :]:
@@ -423,13 +429,13 @@ def _commit_all(
 def _commit(lake: Lake, item: _Staged, info: dict[str, str]) -> TableExport:
     """Make the staged files the table's content."""
     started = time.perf_counter()
-    committed = delta.commit(
+    committed = delta_commit.commit(
         item.plan.location,
         item.plan.columns,
         item.files,
         export_id=item.export_id,
         options=lake.storage_options(),
-        info={**info, "goldlake.version": delta.goldlake_version(), "goldlake.rows": str(item.rows)},
+        info={**info, "goldlake.version": delta_commit.goldlake_version(), "goldlake.rows": str(item.rows)},
         written_at_ms=time.time_ns() // 1_000_000,
     )
     return replace(

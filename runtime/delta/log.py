@@ -1,0 +1,63 @@
+"""The log of a Delta table, read by delta-rs, and delta-rs' errors as Goldlake's."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from runtime.errors import AccessDeniedError, FailedError, GoldlakeError, UnreachableError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+def open_table(location: str, options: dict[str, str] | None, version: int | None = None) -> DeltaTable | None:
+    """Return the table at a location, None when there is no Delta log. Raises as `translated` does."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    with translated(f"Delta table {location}"):
+        try:
+            return DeltaTable(location, version=version, storage_options=options)
+        except TableNotFoundError:
+            return None
+
+
+def log_rows(table: DeltaTable) -> int | None:
+    """Return the rows of the loaded version by its add actions; None when a file has no row count."""
+    counts = table.get_add_actions().column("num_records").to_pylist()
+    return None if None in counts else sum(counts)
+
+
+@contextlib.contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Raise what delta-rs raises inside the block as Goldlake's errors; `action` says what was tried.
+
+    Connections and 5xx become UnreachableError, 401 and 403 AccessDeniedError, all else FailedError.
+    """
+    from deltalake.exceptions import DeltaError
+
+    try:
+        yield
+    except (DeltaError, OSError) as exc:
+        raise _goldlake_error(action, str(exc)) from exc
+
+
+def _goldlake_error(action: str, text: str) -> GoldlakeError:
+    """Return the error for delta-rs' text, which is all that it gives; S3's own answer is in it."""
+    answer = re.search(r"<Code>(\w+)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL)
+    code = answer[1] if answer else None
+    message = f"{action}: {answer[2]} ({code})" if answer else f"{action}: {_one_line(text)}"
+    if re.search(r"\b40[13] (Forbidden|Unauthorized)|AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId", text):
+        return AccessDeniedError(message, code=code)
+    if re.search(r"error sending request|\b50[0234] |\b429 |SlowDown|timed out|dns error", text):
+        return UnreachableError(message, code=code)
+    return FailedError(message, code=code)
+
+
+def _one_line(text: str) -> str:
+    """Return delta-rs' message without colours, stack trace and line breaks, at most 400 characters."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", re.split(r"\n\s+0: ", text)[0])
+    return " ".join(plain.split()).replace(" ↳", ":")[:400]
