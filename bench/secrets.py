@@ -27,7 +27,7 @@ from local.platform import Platform, ensure_emulator_environment
 from local.process import free_port
 from runtime.aws import DEFAULT_REGION, Connection, is_loopback
 from runtime.cli import say, show_table
-from runtime.fetch import read_secrets
+from runtime.fetch_values import read_secrets
 
 COUNT = 60
 ROUNDS = 5

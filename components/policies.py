@@ -158,8 +158,8 @@ def _glue_resources(region: str, account: str, databases: Sequence[str]) -> list
 
 
 def read_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
-    """Return the right to read tables of these Glue databases (`silver_*` is allowed as a name)."""
-    return allow(["glue:GetTable"], _glue_resources(region, account, databases))
+    """Return the right to read tables of these Glue databases, one or all (`silver_*` is allowed as a name)."""
+    return allow(["glue:GetTable", "glue:GetTables"], _glue_resources(region, account, databases))
 
 
 def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:

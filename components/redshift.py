@@ -72,6 +72,17 @@ class UsageLimit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuilderLogin:
+    """A database user that builds and reads gold, and signs in by a password."""
+
+    user: str
+    secret_arn: pulumi.Input[str] | None = None
+    """The Secrets Manager entry that a generated password is put into, as JSON with `username` and `password`."""
+    password: pulumi.Input[str] | None = field(default=None, repr=False)
+    """The password to begin with, which somebody else puts into an entry; without it, one is generated."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RedshiftServerlessArgs:
     """What a warehouse can be told."""
 
@@ -124,6 +135,8 @@ class RedshiftServerlessArgs:
     """Database users that build gold, e.g. `IAMR:goldlake-dbt-runner` for the role of that name."""
     reader_users: Sequence[str] = ()
     """Database users that read gold."""
+    builder_login: BuilderLogin | None = None
+    """A user of its own for what builds gold and cannot sign in by IAM. The administrator's login is not for that."""
 
 
 def spectrum_statements(
@@ -309,6 +322,26 @@ def _content_faults(args: RedshiftServerlessArgs) -> list[str]:
         for user in (*args.runner_users, *args.reader_users)
         if not _IAM_USER.fullmatch(user)
     ]
+    return [*faults, *_login_faults(args)]
+
+
+def _login_faults(args: RedshiftServerlessArgs) -> list[str]:
+    login = args.builder_login
+    if login is None:
+        return []
+    faults = []
+    if not _SCHEMA.fullmatch(login.user):
+        faults.append(
+            f"builder login {login.user!r} must be 1 to 127 of a-z, 0-9 and underscore, no digit first: "
+            "drivers and dbt name it without quotes"
+        )
+    if login.user == args.admin_user:
+        faults.append(f"builder login {login.user!r} is the administrator: it must be a user of its own")
+    if (login.secret_arn is None) == (login.password is None):
+        faults.append(
+            f"builder login {login.user!r} needs secret_arn, the entry that a generated password is put into, "
+            "or a password that is in an entry already; and not both"
+        )
     return faults
 
 
@@ -396,9 +429,9 @@ class RedshiftServerless(pulumi.ComponentResource):
         admin: dict[str, Any] = {}
         login: list[pulumi.Resource] = []
         if args.admin_password == GENERATED:
-            password = self._password()
+            password = self._password("password")
             admin = {"admin_username": args.admin_user, "admin_user_password": password}
-            login = [self._login(password)]
+            login = [self._login("login", args.login_secret_arn, args.admin_user, password)]
         elif args.admin_password == MANAGED:
             admin = {
                 "admin_username": args.admin_user,
@@ -425,10 +458,10 @@ class RedshiftServerless(pulumi.ComponentResource):
         )
         return namespace, login
 
-    def _password(self) -> pulumi.Output[str]:
+    def _password(self, part: str) -> pulumi.Output[str]:
         """CREATE USER: 8 to 64 characters, with an upper-case letter, a lower-case letter and a digit at least."""
         password = pulumi_random.RandomPassword(
-            f"{self._name}-password",
+            f"{self._name}-{part}",
             length=32,
             special=False,
             min_upper=1,
@@ -438,25 +471,46 @@ class RedshiftServerless(pulumi.ComponentResource):
         )
         return pulumi.Output.secret(password.result)
 
-    def _login(self, password: pulumi.Output[str]) -> pulumi.Resource:
+    def _login(
+        self,
+        part: str,
+        entry: pulumi.Input[str] | None,
+        user: str,
+        password: pulumi.Output[str],
+        *,
+        ignored: Sequence[str] = (),
+    ) -> pulumi.Resource:
         """Register the entry's first version, so that a rotation (components.rotation) can follow it.
 
         A version whose labels have all moved on is deleted by AWS. Pulumi would miss it at the next refresh and put
         it there again: the password of the beginning as AWSCURRENT, which signs in no more. A label of its own keeps
         it. It has that without a rotation, too: so a rotation can be switched on and off with nothing put again.
 
-        Where AWSCURRENT is, is the rotation's affair, hence `versionStages` is ignored. The value is not: namespace and
-        entry take a new RandomPassword together, or both keep theirs. The new version takes the label over, and AWS
-        refuses to take it off the one before, so that one is forgotten and not deleted.
+        Where AWSCURRENT is, is the rotation's affair, hence `versionStages` is ignored. The admin's value is not:
+        namespace and entry take a new RandomPassword together, or both keep theirs. The new version takes the label
+        over, and AWS refuses to take it off the one before, so that one is forgotten and not deleted.
         """
-        args = self._args
         return aws.secretsmanager.SecretVersion(
-            f"{self._name}-login",
-            secret_id=args.login_secret_arn,
-            secret_string=pulumi.Output.json_dumps({"username": args.admin_user, "password": password}),
+            f"{self._name}-{part}",
+            secret_id=entry,
+            secret_string=pulumi.Output.json_dumps({"username": user, "password": password}),
             version_stages=["AWSCURRENT", OWN_VERSION],
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["versionStages"], retain_on_delete=True),
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["versionStages", *ignored], retain_on_delete=True),
         )
+
+    def _builder_login(self, login: BuilderLogin) -> tuple[pulumi.Output[str], list[pulumi.Resource]]:
+        """Return the builder's first password as the warehouse stores it, and what puts it into its entry.
+
+        The value of the entry is ignored, too: the user that is there keeps its password when a RandomPassword is
+        replaced, so the entry must.
+        """
+        user = login.user
+        if login.password is not None:
+            password, put = pulumi.Output.secret(login.password), []
+        else:
+            password = self._password("builder-password")
+            put = [self._login("builder-login", login.secret_arn, user, password, ignored=["secretString"])]
+        return password.apply(lambda text: sql.stored_password(user, text)), put
 
     def _workgroup(self, namespace: aws.redshiftserverless.Namespace) -> aws.redshiftserverless.Workgroup:
         args = self._args
@@ -563,28 +617,36 @@ class RedshiftServerless(pulumi.ComponentResource):
         One after the other, since concurrent grants on an object fail in Redshift. Only the external schemas, which
         have nothing in common, run side by side.
         """
-        args, external = self._args, self._args.external_schemas
+        args, external, login = self._args, self._args.external_schemas, self._args.builder_login
+        builders = [*args.runner_users, *([login.user] if login else [])]
         gold = self._statement("gold", sql.gold_schema(args.gold_schema), after=after)
-        if not (external or args.runner_users or args.reader_users):
+        if not (external or builders or args.reader_users):
             return
         text = sql.access_procedure(
             database=args.database,
             gold=args.gold_schema,
-            builders=args.runner_users,
+            builders=builders,
             readers=args.reader_users,
             external=external,
+            login=login.user if login else None,
         )
         procedure = self._statement("procedure", text, after=[gold])
+        stored, put = self._builder_login(login) if login else (None, [])
+        call = (
+            stored.apply(lambda found: sql.call_access(args.gold_schema, found))
+            if stored
+            else sql.call_access(args.gold_schema)
+        )
         # CALL reads the same whatever the procedure does: the name has it run when the procedure changes.
-        access = self._statement("access", sql.call_access(args.gold_schema), version=[text], after=[procedure])
+        access = self._statement("access", call, version=[text], after=[procedure, *put])
         schemas = [
             self._statement(f"external-{schema}", self._external_schema(schema, role.arn), after=[access])
             for schema in external
         ]
-        if external and args.runner_users:
+        if external and builders:
             # A schema that was dropped, to show another database, has lost its grants.
             version = [f"{schema}={database}" for schema, database in external.items()]
-            grants = sql.external_grants(args.runner_users, list(external))
+            grants = sql.external_grants(builders, list(external))
             self._statement("external-access", grants, version=version, after=schemas)
 
     def _external_schema(self, schema: str, role_arn: pulumi.Output[str]) -> pulumi.Output[str]:

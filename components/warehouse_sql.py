@@ -49,6 +49,14 @@ def dollar_quoted(body: str) -> str:
     return f"{tag}{body}{tag}"
 
 
+def stored_password(user: str, password: str) -> str:
+    """Return a password as the warehouse stores it, so that no statement and no log has the clear text.
+
+    CREATE USER, "PASSWORD": md5 and the hash of password and user. It is what runtime.rotation gives ALTER USER, too.
+    """
+    return "md5" + hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest()
+
+
 def fingerprint(*statements: str) -> str:
     """Return a short digest of SQL texts: it names a statement after what it depends on."""
     return hashlib.sha256("\x00".join(statements).encode("utf-8", "surrogatepass")).hexdigest()[:12]
@@ -82,27 +90,35 @@ def access_procedure(
     builders: Sequence[str],
     readers: Sequence[str],
     external: Mapping[str, str],
+    login: str | None = None,
 ) -> str:
     """Return the statement that creates the procedure behind `call_access`.
 
     The procedure fails when an external schema is there and shows another Glue database than `external` (schema ->
-    database) says. Then it creates the users that are missing, and grants what builders and readers need inside the
-    warehouse. It is a procedure because Redshift has neither CREATE USER IF NOT EXISTS nor DO blocks; a procedure may
+    database) says. Then it creates the users that are missing, grants what builders and readers need inside the
+    warehouse, and gives a lone builder the tables of gold. `login` is the user that signs in by a password. It gets the
+    one that the procedure is called with when it is created, and is left alone when it is there: whatever a rotation
+    did since stays. The password is an argument because every user can read a procedure's text.
+
+    It is a procedure because Redshift has neither CREATE USER IF NOT EXISTS nor DO blocks; a procedure may
     run CREATE USER and GRANT, since neither needs a transaction of its own ("Stored procedure limitations"). Nobody
     but its owner, the administrator, may call it, and it runs with the caller's rights.
     """
     body = [
         *(_checked_external(schema, glue_database) for schema, glue_database in external.items()),
-        *(_created_user(user) for user in dict.fromkeys([*builders, *readers])),
+        *(_created_user(user, by_password=user == login) for user in dict.fromkeys([*builders, *readers])),
         *(f"{grant};" for grant in _gold_grants(database, gold, builders, readers)),
+        *(_owned_tables(gold, builder) for builder in builders if len(builders) == 1),
     ]
-    text = "\n".join(["", "DECLARE", "  matches integer;", "BEGIN", *(body or ["NULL;"]), "END;", ""])
-    return f"CREATE OR REPLACE PROCEDURE {procedure_name(gold)}() AS {dollar_quoted(text)} LANGUAGE plpgsql"
+    variables = ["  matches integer;", "  gold_table record;"]
+    text = "\n".join(["", "DECLARE", *variables, "BEGIN", *(body or ["NULL;"]), "END;", ""])
+    given = "password_hash varchar" if login else ""
+    return f"CREATE OR REPLACE PROCEDURE {procedure_name(gold)}({given}) AS {dollar_quoted(text)} LANGUAGE plpgsql"
 
 
-def call_access(gold: str) -> str:
-    """Return the statement that runs the procedure."""
-    return f"CALL {procedure_name(gold)}()"
+def call_access(gold: str, stored: str | None = None) -> str:
+    """Return the statement that runs the procedure, with the login's `stored_password` if it has a login."""
+    return f"CALL {procedure_name(gold)}({'' if stored is None else literal(stored)})"
 
 
 def external_grants(builders: Sequence[str], external: Sequence[str]) -> str:
@@ -125,12 +141,28 @@ def _checked_external(schema: str, glue_database: str) -> str:
     )
 
 
-def _created_user(user: str) -> str:
+def _created_user(user: str, *, by_password: bool) -> str:
     """A user without a password signs in by IAM only."""
-    create = f"CREATE USER {identifier(user)} PASSWORD DISABLE"
+    create = f"CREATE USER {identifier(user)} PASSWORD "
+    text = f"{literal(create)} || quote_literal(password_hash)" if by_password else literal(f"{create}DISABLE")
     return (
         f"SELECT count(*) INTO matches FROM pg_user WHERE usename = {literal(user)};\n"  # noqa: S608 - quoted
-        f"IF matches = 0 THEN EXECUTE {literal(create)}; END IF;"
+        f"IF matches = 0 THEN EXECUTE {text}; END IF;"
+    )
+
+
+def _owned_tables(gold: str, owner: str) -> str:
+    """dbt replaces tables, which only their owner may: those of whoever built before become the builder's.
+
+    But for the tables inside materialized views, which Redshift lists among the others and lets nobody change.
+    """
+    alter, to = f"ALTER TABLE {identifier(gold)}.", f" OWNER TO {identifier(owner)}"
+    return (
+        "FOR gold_table IN SELECT tablename FROM pg_tables "  # noqa: S608 - quoted by the two functions above
+        f"WHERE schemaname = {literal(gold)} AND tableowner <> {literal(owner)} "
+        "AND substring(tablename, 1, 8) <> 'mv_tbl__' LOOP\n"
+        f"EXECUTE {literal(alter)} || quote_ident(gold_table.tablename) || {literal(to)};\n"
+        "END LOOP;"
     )
 
 

@@ -153,6 +153,22 @@ class Connection:
         make: Any = self.session.client  # boto3's own annotation has one overload per service name
         return make(service, endpoint_url=self.endpoint_of(service), config=config)
 
+    def limited_client(
+        self, service: str, *, connect_seconds: float, read_seconds: float, attempts: int, connections: int
+    ) -> Any:
+        """Return a boto3 client with so many connections for threads, and limits on each request."""
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=connect_seconds,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=connections,
+            s3={"addressing_style": "path"} if self.is_emulator else {},
+        )
+        make: Any = self.session.client  # as above
+        return make(service, endpoint_url=self.endpoint_of(service), config=config)
+
     def storage_options(self) -> dict[str, str]:
         """Return delta-rs' storage options for this connection: endpoint, region and keys.
 

@@ -183,6 +183,12 @@ def file_name(profile: str, fmt: str) -> str:
     return profile + FORMATS[fmt].suffix
 
 
+def known_format(fmt: str, formats: Iterable[str]) -> None:
+    """Raise ConfigurationError for a format that is not among them."""
+    if fmt not in formats:
+        raise ConfigurationError(f"there is no format {fmt!r} here; there are {', '.join(formats)}")
+
+
 def faults(variables: Variables, fmt: str) -> dict[str, str]:
     """Return for each variable that the format cannot carry why; empty when it can carry all."""
     return dict(_faults(variables, FORMATS[fmt].fault))

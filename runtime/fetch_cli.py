@@ -112,7 +112,8 @@ def _show(report: FetchReport, title: str | None) -> None:
 
 
 def _to_stdout(aws: Connection, profiles: tuple[str, ...], prefix: str, fmt: str, namespace: str | None) -> None:
-    from runtime.fetch import secret_name, variables
+    from runtime.fetch import secret_name
+    from runtime.fetch_values import variables
 
     if len(profiles) != 1:
         raise ConfigurationError("--stdout takes one profile")
@@ -159,7 +160,8 @@ def exec_command(
       goldlake secrets exec --profile core -- docker compose up
       goldlake secrets exec --profile core --profile monitoring -- env
     """
-    from runtime.fetch import run_with, variables
+    from runtime.fetch_exec import run_with
+    from runtime.fetch_values import variables
 
     aws = connection_of(stack, Connection(endpoint_url, region, aws_profile))
     run_with(variables(aws, profiles, prefix=prefix), command, override=not no_override)
@@ -186,7 +188,7 @@ def diff_command(
     Example:
       goldlake secrets diff core --against .goldlake/secrets
     """
-    from runtime.fetch import diff
+    from runtime.fetch_diff import diff
 
     report = diff(connection_of(stack, aws), secrets_profile, directory=directory, prefix=prefix, fmt=fmt)
     if output == "json":

@@ -28,19 +28,8 @@ from runtime.readiness_sources import (
     sources_from_manifest,
     sources_from_project,
 )
-from runtime.readiness_tables import (
-    Catalogue,
-    CheckOptions,
-    Content,
-    NotReadyTable,
-    State,
-    Store,
-    client,
-    find_table,
-    read_catalogue,
-    read_table,
-    state_of,
-)
+from runtime.readiness_store import CheckOptions, Content, NotReadyTable, State, Store, state_of
+from runtime.readiness_tables import Catalogue, find_table, read_catalogue, read_table
 
 __all__ = [
     "CheckOptions",
@@ -167,8 +156,19 @@ def check(
 
 def _store(aws: Connection, limits: CheckOptions, readers: Executor, given: Mapping[str, Any]) -> Store:
     """Return the clients of a check, made before its threads: a boto3 session is not to be shared among them."""
-    s3 = given.get("s3") or client(aws, "s3", limits)
-    return Store(aws, limits, s3, given.get("glue") or client(aws, "glue", limits), readers)
+    s3, catalogue = (given.get(service) or client(aws, service, limits) for service in ("s3", "glue"))
+    return Store(aws, limits, s3, catalogue, readers)
+
+
+def client(aws: Connection, service: str, limits: CheckOptions) -> Any:
+    """Return a boto3 client with the check's limits. Tables and footers have their own threads, hence connections."""
+    return aws.limited_client(
+        service,
+        connect_seconds=limits.connect_seconds,
+        read_seconds=limits.read_seconds,
+        attempts=limits.attempts,
+        connections=2 * limits.workers,
+    )
 
 
 def _check_all(store: Store, tables: Sequence[SourceTable], moment: datetime, pool: Executor) -> list[TableReadiness]:

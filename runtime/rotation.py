@@ -1,4 +1,4 @@
-"""Rotation of the warehouse's login: Secrets Manager's four steps.
+"""Rotation of a login of the warehouse, the admin's or dbt's: Secrets Manager's four steps.
 
 Secrets Manager calls createSecret, setSecret, testSecret and finishSecret with one token, the id of the new version. A
 step that fails or is killed is called again, from createSecret on; so each looks first whether it is done already.

@@ -5,28 +5,23 @@ Values never appear in reports, messages or logs: only names of secrets and keys
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from runtime.aws import Connection, nothing_of_the_wire_logged, translated
-from runtime.catalogue import Catalogue, Fixed, Generator, Key, Place, Secret, load_catalogue, place_of, qualified_name
-from runtime.errors import ConfigurationError, FailedError, GoldlakeError, UnreachableError
+from runtime.catalogue import Catalogue, load_catalogue
+from runtime.errors import ConfigurationError, GoldlakeError, UnreachableError
+from runtime.generators import Fixed, Place
+from runtime.secrets_entry import Entry, encoded, read_entry
+from runtime.secrets_values import Rules, Values, overrides_in, rotating
 
-OVERRIDE_PREFIX = "OVERRIDE_"
 Outcome = Literal["created", "updated", "unchanged", "restored", "not seeded"]
-# Secrets Manager API reference: SecretString and SecretBinary of PutSecretValue.
-MAX_BYTES = 65536
 # As many connections as a boto3 client keeps.
 MAX_WORKERS = 10
 # Rounds in which a seeder gives way to others. The pause between them doubles from the first to the last.
@@ -51,114 +46,12 @@ class SeedResult:
         return {"name": self.name, "outcome": self.outcome, "keys": list(self.keys)}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry as Secrets Manager has it."""
-
-    state: Literal["missing", "deleted", "empty", "there"]
-    """`deleted` is scheduled for deletion and can be restored; `empty` has no value yet."""
-    version: str | None = None
-    """The id of the current version."""
-    made_at: datetime | None = None
-    """When the current version was made."""
-    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """key -> value; also keys that the catalogue does not have."""
-
-    def value(self, key: str) -> str | None:
-        """Return a key's value as text; None for one that is not there or empty."""
-        value = self.values.get(key)
-        if value is None or value == "":
-            return None
-        return value if isinstance(value, str) else json.dumps(value)
-
-
 def local_default(secret: str, key: str) -> str:
     """Return a key's value for local development: fixed or derived, the same on every machine.
 
     It protects nothing and is refused for AWS itself. Raises ConfigurationError when there is no such key.
     """
     return load_catalogue().local_default(secret, key)
-
-
-def override_name(key: str) -> str:
-    """Return the environment variable that replaces a key's value."""
-    return OVERRIDE_PREFIX + re.sub(r"[^A-Z0-9_]", "_", key.upper())
-
-
-def read_entry(client: Any, secret: Secret, name: str) -> Entry:
-    """Return the entry `name` of a secret of the catalogue.
-
-    Raises FailedError, without the value, when it holds something else than the catalogue says, and what `translated`
-    raises.
-    """
-    with translated(f"secret {name}"):
-        answer = _answer(client, name)
-    if isinstance(answer, Entry):
-        return answer
-    values = _decoded(secret, name, answer)
-    state: Literal["empty", "there"] = "there" if values else "empty"
-    return Entry(state, answer.get("VersionId"), answer.get("CreatedDate"), values)
-
-
-def _answer(client: Any, name: str) -> Entry | Mapping[str, Any]:
-    """Return what GetSecretValue answers, or the entry that has nothing to answer."""
-    missing, invalid = client.exceptions.ResourceNotFoundException, client.exceptions.InvalidRequestException
-    for last in (False, False, True):
-        try:
-            answer: Mapping[str, Any] = client.get_secret_value(SecretId=name)
-        except (missing, invalid):
-            # No such entry, no value in it yet, or scheduled for deletion: only its description tells.
-            try:
-                described = client.describe_secret(SecretId=name)
-            except missing:
-                return Entry("missing")
-            if described.get("DeletedDate"):
-                return Entry("deleted")
-            if not any("AWSCURRENT" in stages for stages in described.get("VersionIdsToStages", {}).values()):
-                return Entry("empty")
-            # It has a value: another seeder made or restored it in between.
-            if last:
-                raise
-        else:
-            return answer
-    raise AssertionError("the last round ends the loop")
-
-
-def _decoded(secret: Secret, name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    text, content = answer.get("SecretString"), answer.get("SecretBinary")
-    if not text and not content:
-        return {}
-    only = next(iter(secret.keys))
-    if secret.kind == "binary" and content:
-        return {only: base64.b64encode(content).decode()}
-    if secret.kind == "text" and text:
-        return {only: text}
-    value = None
-    if secret.kind == "json" and text:
-        with contextlib.suppress(ValueError):
-            value = json.loads(text)
-    if not isinstance(value, dict):
-        expected = {"json": "JSON object", "text": "text", "binary": "bytes"}[secret.kind]
-        raise FailedError(f"secret {name} holds no {expected}; it is left as it is")
-    return value
-
-
-def _encoded(secret: Secret, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry's values as PutSecretValue takes them. Raises ConfigurationError when it would not."""
-    only = next(iter(secret.keys))
-    request: dict[str, Any]
-    if secret.kind == "binary":
-        try:
-            content = base64.b64decode(values[only].translate(str.maketrans("-_", "+/")), validate=True)
-        except (binascii.Error, ValueError):
-            raise ConfigurationError(f"the value of {secret.name}.{only} is no base64, as that of bytes is") from None
-        request, size = {"SecretBinary": content}, len(content)
-    else:
-        text = json.dumps(values) if secret.kind == "json" else values[only]
-        request, size = {"SecretString": text}, len(text.encode())
-    if size > MAX_BYTES:
-        raise ConfigurationError(f"secret {name} would have {size:,} bytes: Secrets Manager takes {MAX_BYTES:,}")
-    return request
 
 
 def seed(
@@ -191,19 +84,16 @@ def seed(
         raise ConfigurationError(f"{workers} workers: 1 to {MAX_WORKERS} are allowed")
     known = catalogue or load_catalogue()
     wanted = _selected(known, only)
-    seeder = _Seeder(
-        catalogue=known,
-        client=aws.client("secretsmanager"),
-        prefix=prefix,
+    rules = Rules(
+        known,
         selected=[name for name in wanted if name not in made_elsewhere],
-        overrides=_overrides(known, os.environ if environment is None else environment, progress),
-        rotating=_rotating(known, rotate),
+        overrides=overrides_in(known, os.environ if environment is None else environment, progress),
+        rotating=rotating(known, rotate),
         generating=generate or not (aws.is_emulator or allow_development_defaults),
         emulated=aws.is_emulator,
-        workers=workers,
-        progress=progress,
     )
-    seeder.check_rotation()
+    rules.check_rotation()
+    seeder = _Seeder(rules, aws.client("secretsmanager"), prefix, workers, progress)
     with nothing_of_the_wire_logged():
         results = seeder.dry_run() if dry_run else seeder.run()
     left = [SeedResult(f"{prefix}/{name}", "not seeded", ()) for name in wanted if name in made_elsewhere]
@@ -220,56 +110,6 @@ def _selected(catalogue: Catalogue, only: Collection[str] | None) -> list[str]:
     return [name for name in catalogue.secrets if not only or name in only]
 
 
-def _rotating(catalogue: Catalogue, rotate: Collection[str]) -> dict[Place, bool]:
-    """Return the keys that shall have another value; True for those that were named themselves."""
-    found: dict[Place, bool] = {}
-    for name in rotate:
-        if name in catalogue.secrets:
-            found = {**{(name, key): False for key in catalogue.secrets[name].keys}, **found}
-            continue
-        try:
-            place = place_of(name)
-        except ValueError:
-            raise ConfigurationError(
-                f"the catalogue has no secret {name}; it has {', '.join(catalogue.secrets)}"
-            ) from None
-        catalogue.key(place)
-        found[place] = True
-    return found
-
-
-def _overrides(
-    catalogue: Catalogue, environment: Mapping[str, str], progress: Callable[[str], None]
-) -> dict[Place, str]:
-    """Return the values that the environment gives. An empty one counts as none.
-
-    OVERRIDE_<SECRET>_<KEY> is for one key (OVERRIDE_POSTGRES_AIRFLOW_USER, as in the variables of a profile, too),
-    OVERRIDE_<KEY> for all of that name. Raises ConfigurationError for a variable that could mean either.
-    """
-    one: dict[str, list[Place]] = {}
-    many: dict[str, list[Place]] = {}
-    for place, _key in catalogue.places():
-        own = override_name(place[1])
-        many.setdefault(own, []).append(place)
-        variable = own.removeprefix(OVERRIDE_PREFIX)
-        for name in {override_name(f"{place[0]}_{variable}"), override_name(qualified_name(place[0], variable))}:
-            one.setdefault(name, []).append(place)
-    given = {name: value for name, value in environment.items() if name.startswith(OVERRIDE_PREFIX) and value}
-    values: dict[Place, str] = {}
-    for name in sorted(given.keys() & many.keys()):
-        if len(many[name]) > 1:
-            progress(f"{name} replaces {' and '.join('.'.join(place) for place in many[name])}")
-        values |= dict.fromkeys(many[name], given[name])
-    for name in sorted(given.keys() & one.keys()):
-        if len({*one[name], *many.get(name, ())}) > 1:
-            meant = sorted({".".join(place) for place in (*one[name], *many.get(name, ()))})
-            raise ConfigurationError(f"{name} could mean {' or '.join(meant)}; name one of them otherwise")
-        values[one[name][0]] = given[name]
-    for name in sorted(given.keys() - one.keys() - many.keys()):
-        progress(f"{name} is the name of no key, and replaces nothing")
-    return values
-
-
 @dataclass
 class _Plan:
     """What the selected entries shall hold."""
@@ -283,37 +123,15 @@ class _Plan:
 class _Seeder:
     """One run: reads, plans and writes, again when another seeder was faster."""
 
-    catalogue: Catalogue
+    rules: Rules
     client: Any
     prefix: str
-    selected: Sequence[str]
-    overrides: Mapping[Place, str] = field(repr=False)
-    rotating: Mapping[Place, bool]
-    generating: bool
-    emulated: bool
     workers: int
     progress: Callable[[str], None]
-    first: dict[Place, str | None] = field(default_factory=dict, repr=False)
-    """What was there when this run began: a key that has another value by now needs no rotation any more."""
-    made: dict[Place, str] = field(default_factory=dict, repr=False)
-    """What this run has generated, so that a second try writes the same."""
     tries: dict[tuple[str, str | None], int] = field(default_factory=dict)
     """How often an entry was to be written on top of a version."""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     written: dict[str, set[str]] = field(default_factory=dict)
-
-    def check_rotation(self) -> None:
-        """Raise ConfigurationError for a key that was named and cannot get another value."""
-        for (secret, key), named in self.rotating.items():
-            generator = self._generator(self.catalogue.key((secret, key)))
-            if secret not in self.selected:
-                raise ConfigurationError(f"{secret}.{key} cannot be rotated: its secret is not seeded here")
-            if named and generator is not None and not generator.rotates and (secret, key) not in self.overrides:
-                sources = " and ".join(".".join(source) for source in generator.sources)
-                raise ConfigurationError(
-                    f"{secret}.{key} cannot be rotated: it is {f'made of {sources}' if sources else 'a fixed text'}",
-                    hint=f"--rotate {sources}" if len(generator.sources) == 1 else f"set {override_name(key)}",
-                )
 
     def dry_run(self) -> list[SeedResult]:
         """Return what a run would do. What an entry that has to be restored holds is not known: all keys are named."""
@@ -325,7 +143,7 @@ class _Seeder:
                 outcomes.get(plan.entries[name].state, "updated" if plan.changes[name] else "unchanged"),
                 self._in_order(name, plan.changes[name]),
             )
-            for name in self.selected
+            for name in self.rules.selected
         ]
 
     def run(self) -> list[SeedResult]:
@@ -342,22 +160,22 @@ class _Seeder:
                         self.outcomes.get(name, "unchanged"),
                         self._in_order(name, self.written.get(name, ())),
                     )
-                    for name in self.selected
+                    for name in self.rules.selected
                 ]
         raise UnreachableError("others keep writing the same secrets", hint="run it again")
 
     def _in_order(self, name: str, keys: Collection[str]) -> tuple[str, ...]:
-        return tuple(key for key in self.catalogue.secrets[name].keys if key in keys)
+        return tuple(key for key in self.rules.catalogue.secrets[name].keys if key in keys)
 
     def _round(self) -> bool:
         """Read, plan and write once; False when another seeder was faster with one entry at least."""
         entries = self._read()
         plan = self._plan(entries)
-        deleted = [name for name in self.selected if entries[name].state == "deleted"]
+        deleted = [name for name in self.rules.selected if entries[name].state == "deleted"]
         if deleted:
             self._each(self._restore, deleted)
             plan = self._plan({**entries, **self._read(deleted)})
-        due = [name for name in self.selected if plan.changes[name]]
+        due = [name for name in self.rules.selected if plan.changes[name]]
         # Before the first write, so that a value that cannot be put stops all of them.
         requests = {name: self._request(name, plan) for name in due}
         done = self._each(lambda name: self._write(name, plan, requests[name]), due)
@@ -368,34 +186,23 @@ class _Seeder:
         if names is None:
             sources = {
                 source[0]
-                for name in self.selected
-                for key in self.catalogue.secrets[name].keys.values()
-                for source in self._all_sources(key)
+                for name in self.rules.selected
+                for key in self.rules.catalogue.secrets[name].keys.values()
+                for source in self.rules.all_sources(key)
             }
-            names = [name for name in self.catalogue.secrets if name in self.selected or name in sources]
+            names = [name for name in self.rules.catalogue.secrets if name in self.rules.selected or name in sources]
         read = self._each(
-            lambda name: read_entry(self.client, self.catalogue.secrets[name], f"{self.prefix}/{name}"), names
+            lambda name: read_entry(self.client, self.rules.catalogue.secrets[name], f"{self.prefix}/{name}"), names
         )
         return dict(zip(names, read, strict=True))
 
-    def _all_sources(self, key: Key) -> Iterator[Place]:
-        for source in key.sources:
-            yield source
-            yield from self._all_sources(self.catalogue.key(source))
-
-    def _generator(self, key: Key) -> Generator | None:
-        """Return what makes the key's value here; None when an operator has to give it."""
-        if not self.generating:
-            return key.local
-        return key.generate or (key.local if self.emulated else None)
-
     def _plan(self, entries: dict[str, Entry]) -> _Plan:
         """Return what is to be written. Raises ConfigurationError for all values at once that nobody gives."""
-        values = _Values(self, entries)
+        values = Values(self.rules, entries)
         plan = _Plan(entries)
-        for name in self.selected:
+        for name in self.rules.selected:
             plan.changes[name] = {}
-            for key in self.catalogue.secrets[name].keys:
+            for key in self.rules.catalogue.secrets[name].keys:
                 value = values.of(name, key)
                 if value is not None and value != entries[name].value(key):
                     plan.changes[name][key] = value
@@ -415,13 +222,13 @@ class _Seeder:
             for key in keys
             if plan.entries[name].value(key) is not None
         }
-        for place, key in self.catalogue.places():
-            if place[0] not in self.selected and changing.intersection(self._all_sources(key)):
+        for place, key in self.rules.catalogue.places():
+            if place[0] not in self.rules.selected and changing.intersection(self.rules.all_sources(key)):
                 yield place
 
     def _request(self, name: str, plan: _Plan) -> dict[str, Any]:
         values = {**plan.entries[name].values, **plan.changes[name]}
-        return _encoded(self.catalogue.secrets[name], f"{self.prefix}/{name}", values)
+        return encoded(self.rules.catalogue.secrets[name], f"{self.prefix}/{name}", values)
 
     def _restore(self, name: str) -> None:
         with translated(f"secret {self.prefix}/{name}"):
@@ -440,7 +247,7 @@ class _Seeder:
         the first is taken: Secrets Manager refuses the other content for the same token.
         """
         entry, full_name = plan.entries[name], f"{self.prefix}/{name}"
-        secret, changes = self.catalogue.secrets[name], plan.changes[name]
+        secret, changes = self.rules.catalogue.secrets[name], plan.changes[name]
         client, exceptions = self.client, self.client.exceptions
         token = self._token(full_name, entry.version)
         with _without_values(self._not_declared(name, changes)), translated(f"secret {full_name}"):
@@ -464,7 +271,7 @@ class _Seeder:
 
     def _not_declared(self, name: str, changes: Mapping[str, str]) -> list[str]:
         """Return the values that the catalogue does not say openly, as it says that a user is `admin`."""
-        keys = self.catalogue.secrets[name].keys
+        keys = self.rules.catalogue.secrets[name].keys
         return [
             value
             for key, value in changes.items()
@@ -496,87 +303,6 @@ class _Seeder:
         return [future.result() for future in futures]
 
 
-class _Values:
-    """The values that the keys shall have in one round, each worked out once."""
-
-    def __init__(self, seeder: _Seeder, entries: Mapping[str, Entry]) -> None:
-        self._seeder = seeder
-        self._entries = entries
-        self._found: dict[Place, str | None] = {}
-        self._not_given: list[Place] = []
-        self._without_source: list[str] = []
-
-    def of(self, secret: str, key: str) -> str | None:
-        """Return a key's value; None when nobody gives one, or when it cannot be known before a restore."""
-        place = (secret, key)
-        if place not in self._found:
-            self._found[place] = self._value(place)
-        return self._found[place]
-
-    def refuse(self) -> None:
-        """Raise ConfigurationError for all values that nobody gives."""
-        if self._not_given:
-            raise ConfigurationError(
-                f"{', '.join('.'.join(place) for place in self._not_given)} would get a development default, which "
-                "everyone knows, on AWS itself: nothing generates it",
-                hint=f"set {' and '.join(override_name(key) for _secret, key in self._not_given)}, "
-                "or pass --allow-development-defaults",
-            )
-        if self._without_source:
-            raise ConfigurationError("; ".join(self._without_source))
-
-    def _value(self, place: Place) -> str | None:
-        seeder, (secret, key) = self._seeder, place
-        entry = self._entries[secret]
-        current = entry.value(key)
-        if secret not in seeder.selected:
-            return current
-        if entry.state != "deleted":
-            seeder.first.setdefault(place, current)
-        override = seeder.overrides.get(place)
-        if override is not None:
-            return override
-        generator = seeder._generator(seeder.catalogue.key(place))
-        if generator is not None and generator.sources:
-            return self._made_of_others(place, generator)
-        if current is not None and not self._rotates(place, generator, current):
-            return current
-        if generator is None:
-            if entry.state != "deleted":
-                self._not_given.append(place)
-            return None
-        return self._new(place, generator)
-
-    def _made_of_others(self, place: Place, generator: Generator) -> str | None:
-        missing = [source for source in generator.sources if self.of(*source) is None]
-        if not missing:
-            return generator.generate(lambda secret, key: self.of(secret, key) or "")
-        for source in missing:
-            if source[0] not in self._seeder.selected:
-                self._without_source.append(
-                    f"{'.'.join(place)} is made of {'.'.join(source)}, which has no value and is not seeded here"
-                )
-        return None
-
-    def _rotates(self, place: Place, generator: Generator | None, current: str) -> bool:
-        seeder = self._seeder
-        if place not in seeder.rotating or (generator is not None and not generator.rotates):
-            return False
-        # Another value by now: another seeder has rotated it.
-        return current == seeder.first[place]
-
-    def _new(self, place: Place, generator: Generator) -> str:
-        """Return the default or a generated value; the one of the round before, if there was any."""
-        seeder = self._seeder
-        if place not in seeder.made:
-            seeder.made[place] = (
-                generator.generate(lambda secret, key: self.of(secret, key) or "")
-                if seeder.generating and generator is seeder.catalogue.key(place).generate
-                else generator.local(*place, lambda secret, key: self.of(secret, key) or "")
-            )
-        return seeder.made[place]
-
-
 @contextlib.contextmanager
 def _without_values(values: Iterable[str]) -> Iterator[None]:
     """Raise Goldlake's errors of the block without the values, should a service have quoted one."""
@@ -589,67 +315,3 @@ def _without_values(values: Iterable[str]) -> Iterator[None]:
         # Without its cause, too.
         message = error.message.split(":", 1)[0] + f": refused ({error.code}); the service's words quote a value"
         raise type(error)(message, hint=error.hint, code=error.code) from None
-
-
-@dataclass(frozen=True)
-class SecretState:
-    """How an entry of the catalogue is in Secrets Manager."""
-
-    name: str
-    state: Literal["there", "missing", "scheduled for deletion", "no value yet", "keys missing", "unreadable"]
-    keys_missing: tuple[str, ...]
-    profiles: tuple[str, ...]
-    age_seconds: int | None
-    """Age of the current version."""
-    reason: str | None = None
-    """Why it cannot be read."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the state for JSON output."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "keys_missing": list(self.keys_missing),
-            "profiles": list(self.profiles),
-            "age_seconds": self.age_seconds,
-            "reason": self.reason,
-        }
-
-
-def states(
-    aws: Connection, *, prefix: str = "goldlake", workers: int = 8, catalogue: Catalogue | None = None
-) -> list[SecretState]:
-    """Return how each declared entry is in Secrets Manager. One that cannot be read says why.
-
-    Raises UnreachableError, AccessDeniedError among them, when none can be read.
-    """
-    known, client, now = catalogue or load_catalogue(), aws.client("secretsmanager"), datetime.now(UTC)
-
-    def look(secret: Secret) -> tuple[SecretState, GoldlakeError | None]:
-        name = f"{prefix}/{secret.name}"
-        try:
-            entry = read_entry(client, secret, name)
-        except GoldlakeError as error:
-            return SecretState(name, "unreadable", (), secret.profiles, None, error.message), error
-        return _state(secret, name, entry, now), None
-
-    with nothing_of_the_wire_logged(), ThreadPoolExecutor(max_workers=workers) as pool:
-        found = list(pool.map(look, known.secrets.values()))
-    unreachable = [error for _state, error in found if isinstance(error, UnreachableError)]
-    if len(unreachable) == len(found):
-        raise unreachable[0]
-    return [state for state, _error in found]
-
-
-def _state(secret: Secret, name: str, entry: Entry, now: datetime) -> SecretState:
-    missing = tuple(key for key in secret.keys if entry.value(key) is None)
-    age = int((now - entry.made_at).total_seconds()) if entry.made_at else None
-    if entry.state == "there":
-        return SecretState(name, "keys missing" if missing else "there", missing, secret.profiles, age)
-    words: dict[str, Literal["missing", "scheduled for deletion", "no value yet"]] = {
-        "missing": "missing",
-        "deleted": "scheduled for deletion",
-        "empty": "no value yet",
-    }
-    # What an entry that is scheduled for deletion holds cannot be read.
-    return SecretState(name, words[entry.state], () if entry.state == "deleted" else missing, secret.profiles, age)

@@ -19,7 +19,8 @@ from runtime.cli import (
 from runtime.fetch_cli import connection_of, diff_command, exec_command, fetch_command
 from runtime.target import load_target
 
-WAREHOUSE_LOGIN = "redshift-admin"
+# A warehouse that is made by the stack gets both from Pulumi or AWS.
+WAREHOUSE_LOGINS = ("redshift-admin", "redshift-dbt")
 
 _prefix_option = click.option("--prefix", default="goldlake", show_default=True, help="First part of the entries' ids.")
 _any_stack_option = click.option(
@@ -84,7 +85,7 @@ def seed_command(
         target.connection,
         prefix=prefix,
         allow_development_defaults=allow_development_defaults,
-        made_elsewhere=() if target.seeds_warehouse_login else (WAREHOUSE_LOGIN,),
+        made_elsewhere=() if target.seeds_warehouse_login else WAREHOUSE_LOGINS,
         dry_run=dry_run,
         only=only or target.secret_entries,
         rotate=rotate,
@@ -115,7 +116,7 @@ def list_command(stack: str | None, aws: Connection, prefix: str, output: str) -
       goldlake secrets list --stack dev --output json
     """
     from runtime.errors import EXIT_DONE, EXIT_UNREACHABLE
-    from runtime.secrets import states
+    from runtime.secrets_states import states
 
     found = states(connection_of(stack, aws), prefix=prefix)
     if output == "json":

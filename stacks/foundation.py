@@ -19,7 +19,7 @@ from components.naming import Names
 from components.network import AdoptedNetwork, AdoptedNetworkArgs, PrivateNetwork, PrivateNetworkArgs
 from components.observability import AlarmTopic, AlarmTopicArgs, Dashboard, DashboardArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs, standard_rules
-from stacks.names import FUNCTION_NAMES, PIPELINE, WORKGROUP
+from stacks.names import FUNCTION_NAMES, PIPELINE, ROTATIONS, WORKGROUP
 from stacks.outputs import FoundationOutputs
 from stacks.settings import Settings
 
@@ -88,7 +88,10 @@ def deploy(settings: Settings) -> FoundationOutputs:
             state_machine_arn=account.apply(
                 lambda found: f"arn:aws:states:{settings.region}:{found}:stateMachine:{names.name(PIPELINE)}"
             ),
-            function_names=[names.name(part) for part in FUNCTION_NAMES.values()],
+            function_names=[
+                names.name(part)
+                for part in (*FUNCTION_NAMES.values(), *(ROTATIONS[login] for login in settings.rotated_logins))
+            ],
             workgroup_name="" if settings.warehouse_host else names.name(WORKGROUP),
             dead_letter_queue_name=names.name(f"{FUNCTION_NAMES['build']}-failed"),
         ),

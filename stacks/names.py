@@ -12,6 +12,10 @@ GOLD_DATABASE = "gold"
 GOLD_SCHEMA = "gold"
 
 WAREHOUSE_LOGIN = "redshift-admin"
+# The login of dbt and export, where functions sign in by password, and its user in the warehouse.
+DBT_LOGIN = "redshift-dbt"
+DBT_USER = "goldlake_dbt"
+LOGINS = (WAREHOUSE_LOGIN, DBT_LOGIN)
 
 # The pipeline's steps, and the function of each.
 FUNCTION_NAMES: Mapping[str, str] = {
@@ -20,8 +24,8 @@ FUNCTION_NAMES: Mapping[str, str] = {
     "export": "export",
     "register": "register",
 }
-# The function that Secrets Manager calls; it is no step.
-ROTATION = "rotate"
+# The functions that Secrets Manager calls, one for each login; they are no steps.
+ROTATIONS: Mapping[str, str] = {WAREHOUSE_LOGIN: "rotate", DBT_LOGIN: "rotate-dbt"}
 PIPELINE = "pipeline"
 NAMESPACE = "gold"
 WORKGROUP = "gold-workgroup"

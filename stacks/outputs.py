@@ -122,6 +122,8 @@ class SecretsOutputs(UnitOutputs):
     unit: ClassVar[str] = "secrets"
 
     warehouse_login_arn: pulumi.Output[str]
+    dbt_login_arn: pulumi.Output[str]
+    """Empty where dbt and export have no login of their own: with sign-in by IAM, and in a warehouse that exists."""
     entries: pulumi.Output[list[str]]
     """Which secrets of the catalogue have an entry; `goldlake secrets seed` gives these their values."""
 
@@ -142,6 +144,8 @@ class WarehouseOutputs(UnitOutputs):
     """The secret with the admin's login; empty when the namespace has no password."""
     login_owner: pulumi.Output[str]
     """Who puts the admin's password into its secret: pulumi, aws, or seed."""
+    dbt_login_arn: pulumi.Output[str]
+    """The secret with the login of dbt and export; empty with sign-in by IAM."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,3 +188,20 @@ OUTPUTS: tuple[type[UnitOutputs], ...] = (
     TransformOutputs,
     PipelineOutputs,
 )
+
+
+def required_login(arn: pulumi.Output[str], unit: str) -> pulumi.Output[str]:
+    """Return the entry with dbt's login, given by a unit.
+
+    A preview or deployment fails with ConfigurationError where that unit was deployed, maybe in another stack, for
+    functions that sign in by IAM.
+    """
+
+    def check(found: str) -> str:
+        if not found:
+            raise ConfigurationError(
+                f"unit {unit} was deployed without a login for dbt: set goldlake:signIn to password in its stack, too"
+            )
+        return found
+
+    return arn.apply(check)

@@ -12,7 +12,7 @@ import pulumi_aws as aws
 
 from components.secret import SecretEntry, SecretEntryArgs
 from runtime.catalogue import load_catalogue
-from stacks.names import WAREHOUSE_LOGIN
+from stacks.names import DBT_LOGIN, WAREHOUSE_LOGIN
 from stacks.outputs import FoundationOutputs, SecretsOutputs
 from stacks.settings import Settings
 
@@ -26,10 +26,13 @@ class Inputs:
 
 
 def deploy(settings: Settings, inputs: Inputs) -> SecretsOutputs:
-    """Register an entry for the warehouse's login, and for each other secret of the catalogue that is asked for."""
+    """Register an entry for each login of the warehouse, and for each other secret that is asked for."""
     names = settings.names("secrets")
     account = aws.get_caller_identity_output().account_id
     catalogue = load_catalogue()
+    logins = (WAREHOUSE_LOGIN, DBT_LOGIN) if settings.dbt_has_login else (WAREHOUSE_LOGIN,)
+    # Where Pulumi makes dbt's password, seeding has nothing to do with it.
+    seeded = logins if settings.admin_password == "none" else (WAREHOUSE_LOGIN,)  # noqa: S105 - a way
     entries = {
         secret: SecretEntry(
             secret,
@@ -44,9 +47,10 @@ def deploy(settings: Settings, inputs: Inputs) -> SecretsOutputs:
                 protect=settings.protect_data,
             ),
         )
-        for secret in (WAREHOUSE_LOGIN, *settings.more_secrets)
+        for secret in (*logins, *settings.more_secrets)
     }
     return SecretsOutputs(
         warehouse_login_arn=entries[WAREHOUSE_LOGIN].arn,
-        entries=pulumi.Output.from_input([WAREHOUSE_LOGIN, *settings.more_secrets]),
+        dbt_login_arn=entries[DBT_LOGIN].arn if DBT_LOGIN in entries else pulumi.Output.from_input(""),
+        entries=pulumi.Output.from_input([*seeded, *settings.more_secrets]),
     )

@@ -22,7 +22,7 @@ from components.naming import STANDARD_TAGS, Names
 from components.redshift import CAPACITIES, LARGE_CAPACITIES, LARGE_REGIONS, LIMITS, MAX_CAPACITY, PORTS
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
-from stacks.names import WAREHOUSE_LOGIN
+from stacks.names import DBT_LOGIN, LOGINS, WAREHOUSE_LOGIN
 
 NAMESPACE = "goldlake"
 # The stack that the laptop platform deploys; the only one that may go without TLS.
@@ -182,8 +182,9 @@ class Settings(BaseModel):
     more_secrets: Annotated[
         tuple[str, ...],
         _must(
-            lambda v: len(set(v)) == len(v) and set(v) <= load_catalogue().secrets.keys() - {WAREHOUSE_LOGIN},
-            f"names of secrets in the catalogue, each once, {WAREHOUSE_LOGIN} aside, which every stack has",
+            lambda v: len(set(v)) == len(v) and set(v) <= load_catalogue().secrets.keys() - {*LOGINS},
+            f"names of secrets in the catalogue, each once, {' and '.join(LOGINS)} aside, which a stack has if it "
+            "needs them",
         ),
     ] = ()
 
@@ -296,6 +297,19 @@ class Settings(BaseModel):
         """The availability zones to use: the ones given, or a, b and c of the region."""
         return self.availability_zones or tuple(f"{self.region}{letter}" for letter in "abc")
 
+    @property
+    def dbt_has_login(self) -> bool:
+        """Whether dbt and export have a user and password of their own; in a warehouse that exists, users are yours."""
+        return self.sign_in == "password" and not self.warehouse_host
+
+    @property
+    def rotated_logins(self) -> tuple[str, ...]:
+        """The secrets of the logins that functions of ours rotate; AWS itself rotates a managed password."""
+        if not self.rotate_login_days:
+            return ()
+        admin = () if self.admin_password == "managed" else (WAREHOUSE_LOGIN,)  # noqa: S105 - a way
+        return (*admin, DBT_LOGIN) if self.dbt_has_login else admin
+
     def names(self, unit: str) -> Names:
         """Return the names and tags of a unit's resources."""
         return Names(
@@ -378,9 +392,9 @@ AGREEMENTS = (
         "signIn must be password",
     ),
     Agreement(
-        ("rotate_login_days", "admin_password"),
-        lambda s: s.rotate_login_days == 0 or s.admin_password in ("generated", "none"),
-        "AWS rotates a managed password by itself: rotateLoginDays must be 0",
+        ("rotate_login_days", "admin_password", "warehouse_host"),
+        lambda s: s.rotate_login_days == 0 or bool(s.rotated_logins),
+        "in a warehouse that exists only the login that you seed can be rotated: adminPassword must not be managed",
     ),
     Agreement(
         ("warehouse_port",),

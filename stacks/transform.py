@@ -24,8 +24,15 @@ from components.naming import Names
 from components.rotation import RotatedSecret, RotatedSecretArgs, rotate_secret
 from runtime import settings as env
 from runtime.errors import ConfigurationError
-from stacks.names import FUNCTION_NAMES, GOLD_DATABASE, ROTATION, WAREHOUSE_LOGIN
-from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, TransformOutputs, WarehouseOutputs
+from stacks.names import DBT_LOGIN, FUNCTION_NAMES, GOLD_DATABASE, ROTATIONS, WAREHOUSE_LOGIN
+from stacks.outputs import (
+    FoundationOutputs,
+    LakeOutputs,
+    SecretsOutputs,
+    TransformOutputs,
+    WarehouseOutputs,
+    required_login,
+)
 from stacks.settings import Settings
 
 FUNCTIONS_CODE = "functions"
@@ -33,7 +40,7 @@ LAYERS = ("dbt_redshift", "dbt_project", "duckdb", "delta", "trino")
 
 # What each step's function needs on its path. A function and its layers unzip to 250 MiB at most.
 STEP_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "check": ("dbt_project", "duckdb", "delta"),
+    "check": ("dbt_project", "delta"),
     "build": ("dbt_redshift", "dbt_project"),
     "export": ("duckdb", "delta"),
     "register": ("delta",),
@@ -78,21 +85,25 @@ class _Warehouse:
     database: pulumi.Output[str]
     login_arn: pulumi.Output[str]
     login_owner: pulumi.Output[str]
+    dbt_login_arn: pulumi.Output[str]
     workgroup_name: pulumi.Output[str]
     workgroup_arn: pulumi.Output[str]
 
 
 def _warehouse(settings: Settings, inputs: Inputs) -> _Warehouse:
     if inputs.warehouse is not None:
-        return _Warehouse(
-            **{field.name: getattr(inputs.warehouse, field.name) for field in dataclasses.fields(_Warehouse)}
-        )
+        found = {field.name: getattr(inputs.warehouse, field.name) for field in dataclasses.fields(_Warehouse)}
+        if settings.dbt_has_login:
+            found["dbt_login_arn"] = required_login(inputs.warehouse.dbt_login_arn, "warehouse")
+        return _Warehouse(**found)
     return _Warehouse(
         host=pulumi.Output.from_input(settings.warehouse_host),
         port=pulumi.Output.from_input(settings.warehouse_port),
         database=pulumi.Output.from_input(settings.warehouse_database),
         login_arn=inputs.secrets.warehouse_login_arn,
         login_owner=pulumi.Output.from_input("seed"),
+        # Its users are not ours to make: dbt and export are whoever is seeded.
+        dbt_login_arn=inputs.secrets.warehouse_login_arn,
         # Sign-in by IAM takes a warehouse of the unit: the settings refuse it otherwise.
         workgroup_name=pulumi.Output.from_input(""),
         workgroup_arn=pulumi.Output.from_input(""),
@@ -169,8 +180,8 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
             }
         ),
     )
-    if settings.rotate_login_days:
-        _rotation(settings, inputs, warehouse, layers[ROTATION_LAYER])
+    for login in settings.rotated_logins:
+        _rotation(login, settings, inputs, warehouse, layers[ROTATION_LAYER])
     return TransformOutputs(
         warehouse_host=warehouse.host,
         warehouse_port=warehouse.port,
@@ -215,7 +226,7 @@ def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> d
     sign_in: dict[str, pulumi.Input[str]] = (
         {env.REDSHIFT_WORKGROUP: warehouse.workgroup_name}
         if settings.sign_in == "iam"
-        else {env.REDSHIFT_SECRET: warehouse.login_arn}
+        else {env.REDSHIFT_SECRET: warehouse.dbt_login_arn}
     )
     connection = {**_address(settings, warehouse), **sign_in}
     register: dict[str, pulumi.Input[str]] = {
@@ -246,26 +257,31 @@ def _address(settings: Settings, warehouse: _Warehouse) -> dict[str, pulumi.Inpu
     }
 
 
-def _rotation(settings: Settings, inputs: Inputs, warehouse: _Warehouse, layer: PythonLayer) -> None:
-    """Register the function that rotates the warehouse's login, and its schedule."""
+def _rotation(login: str, settings: Settings, inputs: Inputs, warehouse: _Warehouse, layer: PythonLayer) -> None:
+    """Register the function that rotates a login of the warehouse, and its schedule.
+
+    Each login has a function of its own, whose role may change that entry alone.
+    """
     names = settings.names("transform")
+    function_name = ROTATIONS[login]
+    login_arn = {WAREHOUSE_LOGIN: warehouse.login_arn, DBT_LOGIN: warehouse.dbt_login_arn}[login]
     account = aws.get_caller_identity_output().account_id
     key_arn = inputs.foundation.key_arn if settings.customer_key else None
 
     def rights(found: Sequence[str]) -> list[policies.Statement]:
-        login, key = found
-        return [rotate_secret(login), *([policies.use_key(key)] if key else [])]
+        arn, key = found
+        return [rotate_secret(arn), *([policies.use_key(key)] if key else [])]
 
     function = TaskFunction(
-        ROTATION,
+        function_name,
         TaskFunctionArgs(
-            function_name=names.name(ROTATION),
-            description="Secrets Manager's rotation of the warehouse's login",
+            function_name=names.name(function_name),
+            description=f"Secrets Manager's rotation of {login}",
             handler=ROTATION_HANDLER,
             code=inputs.artifacts[FUNCTIONS_CODE],
             layers=[layer.arn],
-            statements=pulumi.Output.all(warehouse.login_arn, key_arn or "").apply(rights),
-            environment={**_address(settings, warehouse), env.REDSHIFT_SECRET: warehouse.login_arn},
+            statements=pulumi.Output.all(login_arn, key_arn or "").apply(rights),
+            environment={**_address(settings, warehouse), env.REDSHIFT_SECRET: login_arn},
             runtime=settings.lambda_runtime,
             memory_mb=settings.task_memory_mb,
             timeout_seconds=settings.timeout_seconds,
@@ -273,7 +289,7 @@ def _rotation(settings: Settings, inputs: Inputs, warehouse: _Warehouse, layer: 
             account=account,
             key_arn=key_arn,
             alarm_topic_arn=inputs.foundation.alarm_topic_arn,
-            tags=names.tags(ROTATION),
+            tags=names.tags(function_name),
             vpc=FunctionVpc(
                 subnet_ids=inputs.foundation.subnet_ids,
                 security_group_id=inputs.foundation.function_security_group_id,
@@ -281,9 +297,9 @@ def _rotation(settings: Settings, inputs: Inputs, warehouse: _Warehouse, layer: 
         ),
     )
     RotatedSecret(
-        WAREHOUSE_LOGIN,
+        login,
         RotatedSecretArgs(
-            secret_arn=warehouse.login_arn,
+            secret_arn=login_arn,
             function_arn=function.arn,
             days=settings.rotate_login_days,
             account=account,
@@ -300,7 +316,7 @@ def _statements(
         silver=inputs.lake.silver_bucket.apply(bucket_arn),
         gold=inputs.lake.gold_bucket.apply(bucket_arn),
         artifacts=inputs.lake.artifacts_bucket.apply(bucket_arn),
-        login=warehouse.login_arn,
+        login=warehouse.dbt_login_arn,
         workgroup=warehouse.workgroup_arn,
         key=inputs.foundation.key_arn if settings.customer_key else "",
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.redshift import RedshiftServerless, RedshiftServerlessArgs, UsageLimit
-from stacks.names import FUNCTION_NAMES, GOLD_SCHEMA, NAMESPACE, WORKGROUP, database_user
-from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, WarehouseOutputs
+from components.redshift import BuilderLogin, RedshiftServerless, RedshiftServerlessArgs, UsageLimit
+from runtime.catalogue import load_catalogue
+from stacks.names import DBT_LOGIN, DBT_USER, FUNCTION_NAMES, GOLD_SCHEMA, NAMESPACE, WORKGROUP, database_user
+from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, WarehouseOutputs, required_login
 from stacks.settings import Settings
 
 # Who puts the admin's password into its secret, by the setting adminPassword.
@@ -30,6 +31,7 @@ def deploy(settings: Settings, inputs: Inputs) -> WarehouseOutputs:
     names = settings.names("warehouse")
     by_iam = settings.sign_in == "iam"
     login_owner = LOGIN_OWNERS[settings.admin_password]
+    dbt_login_arn = pulumi.Output.from_input("") if by_iam else required_login(inputs.secrets.dbt_login_arn, "secrets")
     limits = (
         [
             UsageLimit(
@@ -64,6 +66,7 @@ def deploy(settings: Settings, inputs: Inputs) -> WarehouseOutputs:
             gold_schema=GOLD_SCHEMA,
             runner_users=[database_user(names.name(FUNCTION_NAMES["build"]))] if by_iam else [],
             reader_users=[database_user(names.name(FUNCTION_NAMES["export"]))] if by_iam else [],
+            builder_login=None if by_iam else _dbt_login(login_owner, dbt_login_arn),
             alarm_topic_arn=inputs.foundation.alarm_topic_arn,
             account=aws.get_caller_identity_output().account_id,
             region=settings.region,
@@ -81,4 +84,12 @@ def deploy(settings: Settings, inputs: Inputs) -> WarehouseOutputs:
         # Without a password of its own, the entry's value is seeded: the laptop's warehouse has one.
         login_arn=inputs.secrets.warehouse_login_arn if login_owner == "seed" else warehouse.login_secret_arn,
         login_owner=pulumi.Output.from_input(login_owner),
+        dbt_login_arn=dbt_login_arn,
     )
+
+
+def _dbt_login(login_owner: str, secret_arn: pulumi.Output[str]) -> BuilderLogin:
+    """Return the user of dbt and export. Its password is generated, but for the laptop's, which is seeded."""
+    if login_owner == "seed":
+        return BuilderLogin(user=DBT_USER, password=load_catalogue().local_default(DBT_LOGIN, "password"))
+    return BuilderLogin(user=DBT_USER, secret_arn=secret_arn)

@@ -1,4 +1,4 @@
-"""Handler of the rotation: Secrets Manager calls it to change the warehouse's login."""
+"""Handler of the rotation: Secrets Manager calls it to change a login of the warehouse, each its own function."""
 
 from __future__ import annotations
 

@@ -5,16 +5,58 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.platform import Platform, ensure_emulator_environment
 from local.process import exclusive, free_port
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.warehouse import Warehouse
+from tests.local.leaks import Leaks, hearing, learning, of_report
 from tests.local.support import PASSWORD, Gold
+
+LEAKS = Leaks()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what the report of each test says."""
+    report = yield
+    of_report(LEAKS, report, call.excinfo.value if call.excinfo else None)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_value_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail this worker's last test when a secret's value is where it may not be in anything that its tests left."""
+    LEAKS.learn_defaults()
+    with pytest.MonkeyPatch.context() as patch, LEAKS.watching_processes():
+        patch.setattr(BaseClient, "_make_api_call", learning(LEAKS, vars(BaseClient)["_make_api_call"]))
+        patch.setattr(pytest.CaptureFixture, "readouterr", hearing(LEAKS, pytest.CaptureFixture.readouterr))
+        yield
+    found = [*LEAKS.in_texts(), *LEAKS.in_files(tmp_path_factory.getbasetemp())]
+    if found:
+        pytest.fail("values of secrets are where they may not be:\n" + "\n".join(found), pytrace=False)
+
+
+def learn_of_emulator(aws: Connection) -> None:
+    """Learn the values that an emulator has, whoever put them, and keep what its functions have logged."""
+    manager, logs = aws.client("secretsmanager"), aws.client("logs")
+    for page in manager.get_paginator("list_secrets").paginate():
+        for entry in page["SecretList"]:
+            # One without a value, or scheduled for deletion.
+            with suppress(ClientError, BotoCoreError):
+                manager.get_secret_value(SecretId=entry["Name"])
+    for page in logs.get_paginator("describe_log_groups").paginate():
+        for group in page["logGroups"]:
+            events = logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
+            text = "\n".join(event["message"] for events_page in events for event in events_page["events"])
+            LEAKS.saw(f"log {group['logGroupName']}", text)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,7 +73,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     for folder in ("tmp", "state", "s3"):
         (platform.home / "emulator" / folder).mkdir(parents=True)
     port = platform.emulator.start(free_port(), lambda _line: None)
-    yield Connection(f"http://127.0.0.1:{port}", region=DEFAULT_REGION)
+    connection = Connection(f"http://127.0.0.1:{port}", region=DEFAULT_REGION)
+    yield connection
+    learn_of_emulator(connection)
     platform.emulator.stop(lambda _line: None)
 
 

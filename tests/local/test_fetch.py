@@ -27,7 +27,8 @@ from runtime.aws import Connection
 from runtime.catalogue import load_catalogue
 from runtime.env_formats import HELPER_NAMES, read_env, render
 from runtime.errors import ConfigurationError, FailedError
-from runtime.fetch import FetchReport, fetch, variables
+from runtime.fetch import FetchReport, fetch
+from runtime.fetch_values import variables
 from tests.local.support import REPOSITORY, wait_for
 from tests.unit.test_env_formats import awkward_values, compose, systemd, without
 
@@ -279,7 +280,10 @@ def fetch():
 
 fetch()
 numbers, seen, left = random.Random(1), [], 0
-for _ in range(kills):
+for number in range(10 * kills):
+    # On a busy machine a child may not have come far.
+    if number >= kills and left and len(set(seen)) == 2:
+        break
     child = os.fork()
     if child == 0:
         while True:
@@ -309,7 +313,7 @@ def test_a_file_is_the_old_or_the_new_one_whenever_fetch_is_killed(tmp_path: Pat
     # A file that were neither would have no index in the two sets, or would not be read at all.
     assert answer.returncode == 0, answer.stderr
     result = json.loads(answer.stdout)
-    assert len(result["seen"]) == 2 * KILLS
+    assert len(result["seen"]) >= 2 * KILLS
     assert set(result["seen"]) == {0, 1}
     # Some were killed while they wrote; the next fetch takes away what they left.
     assert result["left"] > 0
@@ -418,7 +422,8 @@ def test_a_role_without_the_permission_for_batches_reads_one_by_one(
     prefix, held = seeded
     report = fetch(sign_in([may_read(f"{prefix}/*")]), directory=tmp_path, prefix=prefix)
     assert report.exit_code == 0
-    assert report.calls["GetSecretValue"] == len(held)
+    # One that no profile has is not read.
+    assert report.calls["GetSecretValue"] == len([name for name in held if load_catalogue().secrets[name].profiles])
     assert read_env((tmp_path / "core.env").read_bytes().decode()) == expected("core", held)
 
 

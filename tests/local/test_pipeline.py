@@ -157,6 +157,9 @@ def test_the_pipeline_leaves_equal_counts_in_warehouse_log_and_catalogue(laptop:
     for table in report["tables"]:
         assert table["agrees"], table
         assert table["warehouse_rows"] == table["delta_rows"] == rows_of(laptop.delta(table["table"])) > 0
+    # By dbt's own user, and not by the administrator whom `sql` signs in as.
+    owners = laptop.sql("select distinct tableowner from pg_tables where schemaname = 'gold'")
+    assert [list(row) for row in owners] == [["goldlake_dbt"]]
     counted = laptop.goldlake("query", "select count(*) from gold.fact_job_posting", "--output", "json").json
     assert counted["rows"] == [[rows_of(laptop.delta("fact_job_posting"))]]
 

@@ -7,6 +7,7 @@ import json
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,19 @@ def test_forty_tables_of_a_database_are_one_call_to_glue_and_one_listing_each(
 
 
 # --- Delta ---
+
+
+def test_a_plain_delta_log_is_a_listing_and_its_commits_and_any_other_is_delta_rs_own(
+    aws: Connection, lake_bucket: str, delta_table: SourceTable
+) -> None:
+    with faulty_proxy(port(aws)) as (proxy, url):
+        plain = one(Connection(url, DEFAULT_REGION), delta_table)
+        # A set: what a busy machine answers late is asked for again.
+        assert len(set(proxy.lines)) == 3
+        DeltaTable(delta_table.location or "", storage_options=aws.storage_options()).create_checkpoint()
+        by_delta_rs = one(Connection(url, DEFAULT_REGION), delta_table)
+        assert len([line for line in proxy.lines if "_last_checkpoint" in line]) > 0
+    assert replace(plain, age_seconds=None) == replace(by_delta_rs, age_seconds=None)
 
 
 def test_a_delta_table_is_told_by_its_log(aws: Connection, lake_bucket: str, delta_table: SourceTable) -> None:

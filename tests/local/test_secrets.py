@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from runtime.aws import Connection
-from runtime.catalogue import Place, load_catalogue
+from runtime.catalogue import load_catalogue
 from runtime.cli import GoldlakeGroup
 from runtime.errors import AccessDeniedError
-from runtime.secrets import SeedResult, seed, states
+from runtime.generators import Place
+from runtime.secrets import SeedResult, seed
 from runtime.secrets_cli import secrets
 from runtime.secrets_doctor import Check, Reply, ask, diagnose, exit_code
+from runtime.secrets_states import states
 from runtime.target import Target, save_target
 
 OVERRIDES = {"OVERRIDE_USERNAME": "somebody-nobody-may-see", "OVERRIDE_PASSWORD": "an-override-nobody-may-see"}

@@ -16,20 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from runtime.catalogue import (
-    Catalogue,
-    Derived,
-    Fernet,
-    Fixed,
-    From,
-    Password,
-    Rsa,
-    Template,
-    Token,
-    load_catalogue,
-    qualified_name,
-)
+from runtime.catalogue import Catalogue, load_catalogue, qualified_name
 from runtime.errors import ConfigurationError
+from runtime.generators import Derived, Fernet, Fixed, From, Password, Rsa, Template, Token
+from stacks.names import DBT_LOGIN, DBT_USER, WAREHOUSE_LOGIN
 
 NAMES = st.text(min_size=1, max_size=20)
 
@@ -183,6 +173,7 @@ def test_the_projects_own_catalogue_is_sound_and_every_key_has_a_local_default()
         "minio",
         "airflow",
         "redshift-admin",
+        "redshift-dbt",
         "grafana",
         "trino",
     }
@@ -192,10 +183,18 @@ def test_the_projects_own_catalogue_is_sound_and_every_key_has_a_local_default()
     assert all(catalogue.of_profile(profile) for profile in catalogue.profiles)
 
 
-def test_only_an_operator_gives_the_login_of_a_warehouse_that_was_there_before() -> None:
-    # Pulumi or AWS makes it otherwise: what is generated here would be no login of that warehouse.
+def test_no_login_of_a_warehouse_is_generated_by_seeding() -> None:
+    # Pulumi or AWS makes them, or an operator gives one: what is generated here would be no login of that warehouse.
     without = {place for place, key in load_catalogue().places() if key.generate is None}
-    assert without == {("redshift-admin", "username"), ("redshift-admin", "password")}
+    logins = ("redshift-admin", "redshift-dbt")
+    assert without == {(login, key) for login in logins for key in ("username", "password")}
+
+
+def test_the_login_of_dbt_is_its_user_in_the_warehouse_and_in_no_profile() -> None:
+    catalogue = load_catalogue()
+    assert catalogue.local_default(DBT_LOGIN, "username") == DBT_USER
+    assert catalogue.local_default(DBT_LOGIN, "password") != catalogue.local_default(WAREHOUSE_LOGIN, "password")
+    assert catalogue.secrets[DBT_LOGIN].profiles == ()
 
 
 def test_two_secrets_of_a_profile_with_one_key_take_their_names() -> None:

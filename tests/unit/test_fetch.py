@@ -22,13 +22,16 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from click.testing import CliRunner
 
 from runtime import fetch as fetching
-from runtime import fetch_cli
+from runtime import fetch_cli, fetch_values
 from runtime.aws import Connection
 from runtime.catalogue import Catalogue, Key, Secret, load_catalogue
 from runtime.cli import GoldlakeGroup
 from runtime.env_formats import FORMATS, read_env
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
-from runtime.fetch import FetchReport, diff, fetch, read_secrets, run_with, variables
+from runtime.fetch import FetchReport, fetch
+from runtime.fetch_diff import diff
+from runtime.fetch_exec import run_with
+from runtime.fetch_values import read_secrets, variables
 
 AWS = Connection("http://127.0.0.1:4566")
 VALUE = "a-value-nobody-may-see"
@@ -170,7 +173,7 @@ def test_no_more_secrets_are_read_at_once_than_there_are_workers(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, most = 0, 0
-    barrier = threading.Barrier(fetching.WORKERS)
+    barrier = threading.Barrier(fetch_values.WORKERS)
 
     def single(_self: Manager, *, SecretId: str) -> dict[str, Any]:  # noqa: N803
         nonlocal running, most
@@ -184,8 +187,8 @@ def test_no_more_secrets_are_read_at_once_than_there_are_workers(
 
     manager.batch_error = DENIED
     monkeypatch.setattr(Manager, "get_secret_value", single)
-    read_secrets(AWS, [str(index) for index in range(3 * fetching.WORKERS)])
-    assert most == fetching.WORKERS
+    read_secrets(AWS, [str(index) for index in range(3 * fetch_values.WORKERS)])
+    assert most == fetch_values.WORKERS
 
 
 def test_keys_that_aws_does_not_know_are_not_tried_one_by_one(manager: Manager) -> None:
@@ -654,7 +657,7 @@ def test_a_file_that_cannot_be_read_is_said_without_its_content(
 def test_no_repr_of_what_is_read_has_a_value(manager: Manager) -> None:
     held(manager)
     assert VALUE not in repr(read_secrets(AWS, ["goldlake/app"]))
-    found, _calls = fetching.collect(AWS, ["core"], TWO, "goldlake")
+    found, _calls = fetch_values.collect(AWS, ["core"], TWO, "goldlake")
     assert VALUE not in repr(found)
 
 
@@ -675,7 +678,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> click.Group:
     monkeypatch.setenv("GOLDLAKE_HOME", str(tmp_path / "home"))
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fetching, "load_catalogue", lambda: TWO)
+    for module in (fetching, fetch_values):
+        monkeypatch.setattr(module, "load_catalogue", lambda: TWO)
     commands = [fetch_cli.fetch_command, fetch_cli.exec_command, fetch_cli.diff_command]
     return GoldlakeGroup("secrets", {str(command.name): command for command in commands})
 
@@ -792,4 +796,4 @@ def test_one_variable_says_where_the_secrets_are(
 
 def test_the_commands_load_no_heavy_library_until_they_run() -> None:
     source = Path(str(sys.modules[fetch_cli.__name__].__file__)).read_text()
-    assert "\nfrom runtime.fetch import" not in source
+    assert "\nfrom runtime.fetch" not in source

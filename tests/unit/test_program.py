@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
 from components.naming import STANDARD_TAGS
+from components.warehouse_sql import stored_password
 from local.recording import ACCOUNT, Recording, record, record_stack
 from local.resources import KINDS, RECORDED_ONLY, REFUSED
+from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
+from stacks.names import DBT_LOGIN, DBT_USER, ROTATIONS
 from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, UnitOutputs, WarehouseOutputs
 from stacks.program import deploy, needs, plan
 from stacks.settings import DEFAULT_UNITS, UNITS, Settings, parse_settings
@@ -171,7 +175,6 @@ def test_the_laptop_registers_what_dev_does_but_for_tls_and_passwords(dev: Recor
         "QueuePolicy",
         "RandomPassword",
         "SecretVersion",
-        "Statement",
         "VpcEndpoint",
     }
     assert {kind for kind, _name in added} == {"VpcEndpoint", "Secret", "SecretPolicy"}
@@ -187,8 +190,6 @@ def test_every_function_has_its_own_role_and_a_log_group_that_expires(dev: Recor
 
 
 def test_the_laptop_has_an_entry_for_every_secret_of_the_catalogue_and_dev_for_the_login() -> None:
-    from runtime.catalogue import load_catalogue
-
     secrets = load_catalogue().secrets
     laptop = recorded("localstack")
     described = {inputs["name"]: inputs["description"] for inputs in laptop.of("secret:Secret").values()}
@@ -225,27 +226,100 @@ def test_functions_sign_in_by_iam_unless_a_password_is_asked_for(dev: Recording)
     password = recorded("dev", signIn="password")
     by_password = password.of("function:Function")["dbt-runner"]["environment"]["variables"]
     assert "REDSHIFT_WORKGROUP" not in by_password
-    assert by_password["REDSHIFT_SECRET"].endswith("redshift-admin")
+    assert by_password["REDSHIFT_SECRET"].endswith("redshift-dbt")
     assert not [name for name, s in statements(password) if "redshift-serverless:GetCredentials" in s["Action"]]
 
 
-def test_the_login_is_rotated_only_if_asked_for(dev: Recording, everything: Recording) -> None:
+def test_dbt_and_export_have_a_login_of_their_own_and_cannot_read_the_admins() -> None:
+    found = recorded("dev", signIn="password")
+    functions = found.of("function:Function")
+    for name in ("dbt-runner", "export"):
+        assert functions[name]["environment"]["variables"]["REDSHIFT_SECRET"] == found.exports["secrets_dbt_login_arn"]
+    readable = {name: s["Resource"] for name, s in statements(found) if "secretsmanager:GetSecretValue" in s["Action"]}
+    assert readable == {f"{name}-policy": [found.exports["secrets_dbt_login_arn"]] for name in ("dbt-runner", "export")}
+    version = found.of(":SecretVersion")["warehouse-builder-login"]
+    assert version["secretId"] == found.exports["secrets_dbt_login_arn"] == found.exports["warehouse_dbt_login_arn"]
+    assert json.loads(version["secretString"])["username"] == DBT_USER
+    # Pulumi makes the password: seeding is not to touch it. People and `goldlake query` use the admin's login.
+    assert found.exports["secrets_entries"] == ["redshift-admin"]
+    assert found.exports["transform_warehouse_login_arn"].endswith("redshift-admin")
+
+
+def test_by_iam_there_is_no_login_of_dbt(dev: Recording) -> None:
+    assert dev.exports["secrets_dbt_login_arn"] == dev.exports["warehouse_dbt_login_arn"] == ""
+    assert set(dev.of("secret:Secret")) == {"redshift-admin"}
+    assert DBT_USER not in repr([found.inputs for found in dev.resources])
+
+
+def test_the_laptops_user_of_dbt_begins_with_the_password_that_is_seeded() -> None:
+    laptop = recorded("localstack")
+    password = load_catalogue().local_default(DBT_LOGIN, "password")
+    assert stored_password(DBT_USER, password) in laptop.resource("warehouse-access").inputs["sql"]
+    assert password not in repr([found.inputs for found in laptop.resources])
+    variables = laptop.of("function:Function")["dbt-runner"]["environment"]["variables"]
+    assert variables["REDSHIFT_SECRET"] == laptop.exports["secrets_dbt_login_arn"]
+
+
+def test_in_a_warehouse_of_ones_own_dbt_and_export_are_whoever_is_seeded() -> None:
+    units = [unit for unit in DEFAULT_UNITS if unit != "warehouse"]
+    found = recorded("dev", units=units, warehouseHost="wh.example.com", signIn="password")
+    assert set(found.of("secret:Secret")) == {"redshift-admin"}
+    variables = found.of("function:Function")["export"]["environment"]["variables"]
+    assert variables["REDSHIFT_SECRET"] == found.exports["secrets_warehouse_login_arn"]
+
+
+@pytest.mark.parametrize("lacking", [SecretsOutputs, WarehouseOutputs])
+def test_a_login_that_another_stack_does_not_have_is_said_to_be_missing(
+    lacking: type[UnitOutputs], tmp_path: Path
+) -> None:
+    class Without(Other):
+        def get_output(self, name: Any) -> Any:
+            without = name == lacking.export_name("dbt_login_arn")
+            return pulumi.Output.from_input("") if without else super().get_output(name)
+
+    base = Without((FoundationOutputs, LakeOutputs, SecretsOutputs, WarehouseOutputs))
+    unit = "warehouse" if lacking is SecretsOutputs else "transform"
+    split = settings(
+        units=[unit],
+        imports={name: "base" for name in ("foundation", "lake", "secrets", "warehouse") if name != unit},
+        signIn="password",
+        artifactsDir=str(stand_ins(tmp_path)),
+    )
+    with pytest.raises(Exception, match=f"unit {lacking.unit} was deployed without a login for dbt"):
+        record(lambda: deploy(split, lambda _stack: base))
+
+
+def test_both_logins_are_rotated_only_if_asked_for(dev: Recording, everything: Recording) -> None:
     assert not dev.of(":SecretRotation")
-    assert "rotate" not in dev.of("function:Function")
-    rotation = everything.one(":SecretRotation")
-    assert rotation["rotationRules"] == {"automaticallyAfterDays": 30}
-    assert rotation["secretId"] == everything.exports["warehouse_login_arn"]
-    function = everything.of("function:Function")["rotate"]
+    assert not {"rotate", "rotate-dbt"} & dev.of("function:Function").keys()
+    rotations = everything.of(":SecretRotation")
+    assert {name: rotation["secretId"] for name, rotation in rotations.items()} == {
+        "redshift-admin-rotation": everything.exports["warehouse_login_arn"],
+        "redshift-dbt-rotation": everything.exports["warehouse_dbt_login_arn"],
+    }
+    assert all(rotation["rotationRules"] == {"automaticallyAfterDays": 30} for rotation in rotations.values())
+
+
+@pytest.mark.parametrize(("login", "name"), ROTATIONS.items())
+def test_each_rotation_has_a_function_in_the_network_with_the_driver(
+    login: str, name: str, everything: Recording
+) -> None:
+    function = everything.of("function:Function")[name]
     assert function["handler"] == "lambdas.rotate.handler.handle"
-    assert everything.resource("redshift-admin-rotation").depends_on >= {"rotate", "redshift-admin-rotator"}
+    assert everything.resource(f"{login}-rotation").depends_on >= {name, f"{login}-rotator"}
     # With the driver, and nothing of dbt's project.
     assert [arn.rsplit(":", 1)[-1] for arn in function["layers"]] == ["dbt-redshift"]
     assert function["vpcConfig"] == everything.of("function:Function")["dbt-runner"]["vpcConfig"]
 
 
-def test_the_rotation_knows_the_warehouse_and_may_change_its_login_alone(everything: Recording) -> None:
-    variables = everything.of("function:Function")["rotate"]["environment"]["variables"]
-    login = everything.exports["warehouse_login_arn"]
+@pytest.mark.parametrize(
+    ("function", "output"), [("rotate", "warehouse_login_arn"), ("rotate-dbt", "warehouse_dbt_login_arn")]
+)
+def test_a_rotation_knows_the_warehouse_and_may_change_its_login_alone(
+    function: str, output: str, everything: Recording
+) -> None:
+    variables = everything.of("function:Function")[function]["environment"]["variables"]
+    login = everything.exports[output]
     assert variables == {
         "REDSHIFT_HOST": "warehouse.example.com",
         "REDSHIFT_PORT": "5439",
@@ -254,12 +328,15 @@ def test_the_rotation_knows_the_warehouse_and_may_change_its_login_alone(everyth
         "REDSHIFT_SECRET": login,
     }
     rights = {
-        action: s["Resource"] for name, s in statements(everything) if name == "rotate-policy" for action in s["Action"]
+        action: s["Resource"]
+        for name, s in statements(everything)
+        if name == f"{function}-policy"
+        for action in s["Action"]
     }
     assert rights["secretsmanager:PutSecretValue"] == rights["secretsmanager:UpdateSecretVersionStage"] == [login]
     assert rights["kms:GenerateDataKey"] == [everything.exports["foundation_key_arn"]]
     others = {name for name, s in statements(everything) if "secretsmanager:PutSecretValue" in s["Action"]}
-    assert others == {"rotate-policy"}
+    assert others == {"rotate-policy", "rotate-dbt-policy"}
 
 
 def test_the_endpoint_lets_through_what_the_rotation_calls(everything: Recording) -> None:
@@ -267,12 +344,30 @@ def test_the_endpoint_lets_through_what_the_rotation_calls(everything: Recording
         inputs for inputs in everything.of(":VpcEndpoint").values() if inputs["serviceName"].endswith("secretsmanager")
     ]
     through = {action for statement in json.loads(endpoint["policy"])["Statement"] for action in statement["Action"]}
-    called = {action for name, s in statements(everything) if name == "rotate-policy" for action in s["Action"]}
+    called = {action for name, s in statements(everything) if name.startswith("rotate") for action in s["Action"]}
     assert {action for action in called if action.startswith("secretsmanager:")} <= through
 
 
 def test_a_rotation_that_fails_raises_an_alarm(everything: Recording) -> None:
-    assert "rotate-errors" in everything.of(":MetricAlarm")
+    assert {"rotate-errors", "rotate-dbt-errors"} <= everything.of(":MetricAlarm").keys()
+
+
+def test_the_dashboard_shows_the_functions_that_there_are(dev: Recording, everything: Recording) -> None:
+    for found in (dev, everything):
+        body = json.loads(found.one(":Dashboard")["dashboardBody"])
+        shown = {
+            metric[3]
+            for widget in body["widgets"]
+            for metric in widget["properties"]["metrics"]
+            if metric[0] == "AWS/Lambda"
+        }
+        assert shown == {inputs["name"] for inputs in found.of("function:Function").values()}
+
+
+def test_what_aws_rotates_is_left_to_it_and_dbts_login_is_ours() -> None:
+    found = recorded("dev", signIn="password", adminPassword="managed", rotateLoginDays=30)
+    assert found.one(":SecretRotation")["secretId"] == found.exports["warehouse_dbt_login_arn"]
+    assert "rotate" not in found.of("function:Function")
 
 
 def test_a_warehouse_of_ones_own_can_have_its_login_rotated() -> None:
@@ -286,7 +381,16 @@ def test_a_warehouse_of_ones_own_can_have_its_login_rotated() -> None:
     ("values", "reason"),
     [
         ({"signIn": "iam", "rotateLoginDays": 30}, "signIn must be password"),
-        ({"signIn": "password", "adminPassword": "managed", "rotateLoginDays": 30}, "rotateLoginDays must be 0"),
+        (
+            {
+                "units": ["foundation", "lake", "secrets", "transform"],
+                "warehouseHost": "wh.example.com",
+                "signIn": "password",
+                "adminPassword": "managed",
+                "rotateLoginDays": 30,
+            },
+            "adminPassword must not be managed",
+        ),
         ({"signIn": "password", "rotateLoginDays": 1001}, "1 to 1000 days"),
     ],
 )
@@ -296,25 +400,28 @@ def test_a_rotation_that_could_not_work_is_refused(values: dict[str, Any], reaso
 
 
 @pytest.mark.parametrize("days", [0, 30])
-def test_pulumis_version_of_the_login_outlives_rotations(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulumis_versions_of_the_logins_outlive_rotations(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
     import pulumi_aws
 
-    given: list[dict[str, Any]] = []
+    given: dict[str, pulumi.ResourceOptions] = {}
     version = pulumi_aws.secretsmanager.SecretVersion
 
-    def kept(*args: Any, **rest: Any) -> Any:
-        given.append(rest)
-        return version(*args, **rest)
+    def kept(name: str, *args: Any, **rest: Any) -> Any:
+        given[name] = rest["opts"]
+        return version(name, *args, **rest)
 
     monkeypatch.setattr(pulumi_aws.secretsmanager, "SecretVersion", kept)
-    found = recorded("dev", signIn="password", rotateLoginDays=days)
+    # Not from the cache, where it would be recorded with nothing to see.
+    found = record_stack(ROOT, "dev", settings={"signIn": "password", "rotateLoginDays": str(days)})
     # A version without a label is deleted, and would be put again with the password of the beginning.
-    assert found.one(":SecretVersion")["versionStages"] == ["AWSCURRENT", "PULUMI"]
-    (options,) = [rest["opts"] for rest in given]
-    # AWSCURRENT moves on; the value is still followed, as the namespace's password is.
-    assert options.ignore_changes == ["versionStages"]
+    stages = {name: inputs["versionStages"] for name, inputs in found.of(":SecretVersion").items()}
+    assert stages == {name: ["AWSCURRENT", "PULUMI"] for name in ("warehouse-login", "warehouse-builder-login")}
+    # AWSCURRENT moves on; the admin's value is still followed, as the namespace's password is. dbt's user keeps the
+    # password that it has, so its entry does, too.
+    assert given["warehouse-login"].ignore_changes == ["versionStages"]
+    assert given["warehouse-builder-login"].ignore_changes == ["versionStages", "secretString"]
     # Its label moves to the version that replaces it, and cannot be taken off again.
-    assert options.retain_on_delete is True
+    assert all(options.retain_on_delete is True for options in given.values())
 
 
 def test_the_login_is_in_its_entry_before_the_warehouse_can_be_reached(dev: Recording) -> None:
@@ -337,6 +444,18 @@ def test_a_function_may_only_write_where_its_step_writes(dev: Recording) -> None
                 bucket, _, path = resource.removeprefix("arn:aws:s3:::").partition("/")
                 writers.setdefault(name, set()).add(f"{bucket.split('-')[1]}/{path}")
     assert writers == {"dbt-runner-policy": {"artifacts/dbt/*"}, "export-policy": {"gold/gold/*"}}
+
+
+def test_check_may_ask_for_all_tables_of_a_silver_database_at_once_and_brings_no_engine(dev: Recording) -> None:
+    (rights,) = [s for name, s in statements(dev) if name == "check-policy" and "glue:GetTables" in s["Action"]]
+    assert all(action.startswith("glue:Get") for action in rights["Action"])
+    assert {resource.split(":")[-1] for resource in rights["Resource"]} == {
+        "catalog",
+        "database/silver_*",
+        "table/silver_*/*",
+    }
+    layers = [arn.rsplit(":", 1)[-1] for arn in dev.of("function:Function")["check"]["layers"]]
+    assert layers == ["dbt-project", "delta"]
 
 
 def test_the_pipeline_calls_the_alias_of_the_dbt_runner(dev: Recording) -> None:
@@ -466,8 +585,6 @@ class Other:
         } | {"warehouse_port": 5439.0}
 
     def get_output(self, name: Any) -> Any:
-        import pulumi
-
         return pulumi.Output.from_input(self._known.get(name))
 
 

@@ -20,7 +20,7 @@ from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import readiness, readiness_footer, readiness_tables
+from runtime import readiness, readiness_footer, readiness_parquet, readiness_tables
 from runtime.aws import Connection
 from runtime.errors import ConfigurationError, FailedError
 from runtime.readiness import (
@@ -427,7 +427,7 @@ def rows_are(monkeypatch: pytest.MonkeyPatch, *rows: int, columns: Sequence[str]
         read.append(key.removeprefix(PREFIX))
         return Footer(rows[min(len(read), len(rows)) - 1], tuple(columns))
 
-    monkeypatch.setattr(readiness_tables, "_footer", footer)
+    monkeypatch.setattr(readiness_parquet, "_footer", footer)
     return read
 
 
@@ -618,7 +618,7 @@ def test_a_long_listing_goes_on_until_a_fresh_file_is_found(aws: Stubbed, monkey
 def test_a_listing_without_end_is_left_and_the_table_is_not_ready(
     aws: Stubbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness_tables, "LISTED_OBJECTS", 2)
+    monkeypatch.setattr(readiness_parquet, "LISTED_OBJECTS", 2)
     rows_are(monkeypatch, 0)
     aws.glue.add_response("get_table", {"Table": ENTRY})
     lists(aws, "b.parquet", more="2")
@@ -628,7 +628,7 @@ def test_a_listing_without_end_is_left_and_the_table_is_not_ready(
 
 
 def test_a_listing_of_hidden_files_without_end_is_left_too(aws: Stubbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness_tables, "LISTED_OBJECTS", 2)
+    monkeypatch.setattr(readiness_parquet, "LISTED_OBJECTS", 2)
     aws.glue.add_response("get_table", {"Table": ENTRY})
     lists(aws, "_temporary/b.parquet", "_temporary/c.parquet", more="2")
     found = aws.check().tables[0]
@@ -725,7 +725,7 @@ def test_a_file_that_may_not_be_read_is_forbidden(aws: Stubbed) -> None:
 def test_every_client_has_a_connection_for_each_thread_and_a_limit_on_each_request() -> None:
     options = CheckOptions(workers=7, connect_seconds=1, read_seconds=2, attempts=4)
     for service in ("glue", "s3"):
-        config = readiness_tables.client(Connection("http://127.0.0.1:9"), service, options).meta.config
+        config = readiness.client(Connection("http://127.0.0.1:9"), service, options).meta.config
         assert (config.max_pool_connections, config.connect_timeout, config.read_timeout) == (14, 1, 2)
         assert config.retries["total_max_attempts"] == 4
 

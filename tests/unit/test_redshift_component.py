@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import redshift
-from components.redshift import RedshiftServerless, RedshiftServerlessArgs, UsageLimit
+from components.redshift import BuilderLogin, RedshiftServerless, RedshiftServerlessArgs, UsageLimit
 from local.inprocess import unwrapped
 from local.recording import ACCOUNT, REGION, Recording, record
 from local.resources import warehouse
@@ -99,6 +100,10 @@ def full() -> Recording:
         ({"workgroup_name": "a" * 65}, "must be 3 to 64"),
         ({"database": "1st"}, "database '1st' must be 1 to 64"),
         ({"admin_user": "1admin"}, "admin user '1admin' must be"),
+        ({"builder_login": BuilderLogin(user="Dbt", secret_arn=ENTRY)}, "builder login 'Dbt' must be 1 to 127"),
+        ({"builder_login": BuilderLogin(user="admin", secret_arn=ENTRY)}, "'admin' is the administrator"),
+        ({"builder_login": BuilderLogin(user="dbt")}, "builder login 'dbt' needs secret_arn"),
+        ({"builder_login": BuilderLogin(user="dbt", secret_arn=ENTRY, password="x")}, "and not both"),
         ({"port": 5432 + 100}, "port 5532 must be 5431 to 5455 or 8191 to 8215"),
         ({"base_capacity": 12}, "base capacity 12 must be 4, or 8 to 512 in steps of 8"),
         ({"base_capacity": 0}, "base capacity 0"),
@@ -295,6 +300,58 @@ def test_without_an_administrator_nothing_is_said_of_one() -> None:
     assert found.of(":RandomPassword") == found.of(":SecretVersion") == {}
     assert found.exports["login_secret_arn"] == ""
     assert "secretArn" not in found.resource("gold-gold").inputs
+
+
+# The login of what builds
+
+
+DBT_ENTRY = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:goldlake/redshift-dbt-AbCdEf"
+STORED = "md5" + hashlib.md5(f"{SECRET}dbt".encode(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def by_login() -> Recording:
+    login = BuilderLogin(user="dbt", secret_arn=DBT_ENTRY)
+    return registered(external_schemas=SCHEMAS, builder_login=login, admin_password="managed")
+
+
+def test_a_builders_generated_password_is_in_its_entry_and_elsewhere_only_as_a_hash(by_login: Recording) -> None:
+    version = by_login.one(":SecretVersion")
+    assert json.loads(version["secretString"]) == {"username": "dbt", "password": SECRET}
+    assert version["secretId"] == DBT_ENTRY
+    assert statements(by_login)["gold-access"]["sql"] == f"""CALL "gold"."sp_goldlake_access"('{STORED}')"""
+
+    def holders(text: str) -> list[str]:
+        return [found.name for found in by_login.resources if text in json.dumps(found.inputs)]
+
+    assert holders(SECRET) == ["gold-builder-login"]
+    # Every user can read a procedure's text.
+    assert holders(STORED) == ["gold-access"]
+
+
+def test_a_builders_hash_is_a_secret_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.recording.unwrapped", lambda value: value)
+    for login in (BuilderLogin(user="dbt", secret_arn=DBT_ENTRY), BuilderLogin(user="dbt", password=SECRET)):
+        wrapped = statements(registered(builder_login=login))["gold-access"]["sql"]
+        assert isinstance(wrapped, dict)
+        assert STORED in unwrapped(wrapped)
+
+
+def test_a_builder_has_its_entry_filled_before_it_is_created_and_builds_as_others_do(by_login: Recording) -> None:
+    assert {"gold-procedure", "gold-builder-login"} <= by_login.resource("gold-access", "Statement").depends_on
+    assert 'GRANT USAGE, CREATE ON SCHEMA "gold" TO "dbt"' in statements(by_login)["gold-procedure"]["sql"]
+    assert statements(by_login)["gold-external-access"]["sql"].endswith('TO "dbt"')
+
+
+def test_a_builder_whose_password_is_in_an_entry_already_has_nothing_put_there() -> None:
+    found = registered(builder_login=BuilderLogin(user="dbt", password=SECRET), admin_password="none")
+    assert found.of(":RandomPassword") == found.of(":SecretVersion") == {}
+    assert STORED in statements(found)["gold-access"]["sql"]
+    assert SECRET not in json.dumps([resource.inputs for resource in found.resources])
+
+
+def test_a_builders_password_is_in_no_repr() -> None:
+    assert SECRET not in repr(BuilderLogin(user="dbt", password=SECRET))
 
 
 # The Spectrum role

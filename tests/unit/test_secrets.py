@@ -25,15 +25,11 @@ from runtime.aws import Connection, nothing_of_the_wire_logged
 from runtime.catalogue import Catalogue, load_catalogue
 from runtime.cli import GoldlakeGroup
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
-from runtime.secrets import (
-    MAX_BYTES,
-    SeedResult,
-    local_default,
-    override_name,
-    seed,
-    states,
-)
+from runtime.secrets import SeedResult, local_default, seed
 from runtime.secrets_cli import secrets as commands
+from runtime.secrets_entry import MAX_BYTES, read_entry
+from runtime.secrets_states import states
+from runtime.secrets_values import override_name
 from runtime.target import Target, save_target
 
 EMULATOR = Connection("http://127.0.0.1:4566")
@@ -369,7 +365,9 @@ def test_an_emulator_gets_generated_values_when_they_are_asked_for(manager: Mana
 def test_keys_whose_value_nobody_gives_are_refused_on_aws_itself_before_anything_is_written(manager: Manager) -> None:
     with pytest.raises(ConfigurationError, match="which everyone knows") as refused:
         seed(AWS, environment={})
-    assert "redshift-admin.username, redshift-admin.password would get" in refused.value.message
+    logins = ("redshift-admin", "redshift-dbt")
+    nobodys = ", ".join(f"{name}.{key}" for name in logins for key in ("username", "password"))
+    assert refused.value.message.startswith(f"{nobodys} would get")
     assert "set OVERRIDE_USERNAME and OVERRIDE_PASSWORD" in (refused.value.hint or "")
     assert "--allow-development-defaults" in (refused.value.hint or "")
     assert manager.writes == []
@@ -377,11 +375,11 @@ def test_keys_whose_value_nobody_gives_are_refused_on_aws_itself_before_anything
 
 def test_only_those_that_nobody_gives_are_named(manager: Manager) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        seed(AWS, environment={"OVERRIDE_USERNAME": "someone", "OVERRIDE_PASSWORD": ""})
+        seed(AWS, environment={"OVERRIDE_USERNAME": "someone", "OVERRIDE_PASSWORD": ""}, only=["redshift-admin"])
     assert refused.value.message.startswith("redshift-admin.password would")
     manager.hold(LOGIN, {"password": "there"})
     with pytest.raises(ConfigurationError, match=r"^redshift-admin\.username would"):
-        seed(AWS, environment={})
+        seed(AWS, environment={}, only=["redshift-admin"])
 
 
 @pytest.mark.parametrize("endpoint", ["https://secretsmanager.eu-west-1.amazonaws.com", "http://10.0.0.1:4566"])
@@ -882,7 +880,7 @@ def test_values_are_in_no_result_repr_log_or_line(manager: Manager, caplog: pyte
     manager.hold("goldlake/minio", {"MINIO_ROOT_PASSWORD": "the-old-one"})
     lines: list[str] = []
     results = seed(EMULATOR, environment=OVERRIDES, rotate=["minio"], progress=lines.append)
-    entry = runtime.secrets.read_entry(manager, load_catalogue().secrets["minio"], "goldlake/minio")
+    entry = read_entry(manager, load_catalogue().secrets["minio"], "goldlake/minio")
     plan = runtime.secrets._Plan({"minio": entry}, {"minio": {"MINIO_ROOT_PASSWORD": "the-new-one"}})
     said = f"{results!r} {[r.to_dict() for r in results]} {caplog.text} {lines} {entry!r} {plan!r}"
     assert "MINIO_ROOT_PASSWORD" in said
@@ -922,6 +920,7 @@ def test_the_list_says_of_every_entry_how_it_is(manager: Manager) -> None:
         "minio": "there",
         "airflow": "keys missing",
         "redshift-admin": "unreadable",
+        "redshift-dbt": "missing",
         "grafana": "scheduled for deletion",
         "trino": "there",
     }

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components import warehouse_sql as sql
+from runtime import rotation
 from runtime import sql as runtime_sql
 from runtime.errors import ConfigurationError
 
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 NAMES = TEXTS.filter(lambda text: 0 < len(text.encode()) <= sql.MAX_IDENTIFIER_BYTES)
 BUILDER, READER = "IAMR:goldlake-dbt-runner", "IAMR:goldlake-export"
+LOGIN = "goldlake_dbt"
 
 # A statement's pieces: quoted names, literals, dollar-quoted bodies, and all else.
 PIECES = re.compile(r"""(?P<name>"(?:[^"]|"")*")|(?P<text>'(?:[^']|'')*')|(?P<tag>\$q*\$)(?P<body>.*?)(?P=tag)""", re.S)
@@ -95,6 +97,8 @@ def test_each_text_is_one_statement() -> None:
         sql.external_schema("a", "b", "c", "d"),
         procedure(),
         sql.call_access("gold"),
+        procedure(builders=[LOGIN], readers=[], login=LOGIN),
+        sql.call_access("gold", "md5abc"),
         sql.external_grants([BUILDER], ["a", "b"]),
     ]
     assert [outside(text).count(";") for text in texts] == [0] * len(texts)
@@ -112,6 +116,35 @@ def test_only_missing_users_are_created_and_without_a_password() -> None:
             f"FROM pg_user WHERE usename = '{user}';\n"
             f"IF matches = 0 THEN EXECUTE 'CREATE USER \"{user}\" PASSWORD DISABLE'; END IF;"
         ) in body
+
+
+def test_a_login_is_created_with_the_hash_that_the_call_gives_and_else_left_alone() -> None:
+    statement = procedure(builders=[LOGIN], readers=[], login=LOGIN)
+    assert outside(statement) == "CREATE OR REPLACE PROCEDURE ?.?(password_hash varchar) AS ? LANGUAGE plpgsql"
+    body = body_of(statement)
+    assert (
+        "FROM pg_user WHERE usename = 'goldlake_dbt';\n"
+        "IF matches = 0 THEN EXECUTE 'CREATE USER \"goldlake_dbt\" PASSWORD ' || quote_literal(password_hash); END IF;"
+    ) in body
+    assert "ALTER USER" not in body
+    assert "DISABLE" not in body
+    assert sql.call_access("gold", "md5'x") == """CALL "gold"."sp_goldlake_access"('md5''x')"""
+
+
+@given(NAMES, TEXTS)
+def test_a_password_is_stored_as_a_rotation_stores_it(user: str, password: str) -> None:
+    assert sql.stored_password(user, password) == rotation.password_hash(user, password)
+
+
+def test_a_lone_builder_gets_the_tables_of_whoever_built_before() -> None:
+    body = body_of(procedure())
+    assert f"WHERE schemaname = 'gold' AND tableowner <> '{BUILDER}' " in body
+    # The inside of a materialized view, which cannot be handed over.
+    assert "AND substring(tablename, 1, 8) <> 'mv_tbl__' LOOP" in body
+    assert f"""'ALTER TABLE "gold".' || quote_ident(gold_table.tablename) || ' OWNER TO "{BUILDER}"';""" in body
+    # Between several, nobody can say whose a table is.
+    assert "OWNER TO" not in procedure(builders=[BUILDER, "IAMR:another"])
+    assert "OWNER TO" not in procedure(builders=[])
 
 
 def test_a_user_who_builds_and_reads_is_created_once() -> None:
