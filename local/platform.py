@@ -1,4 +1,4 @@
-"""The two services of the laptop: an AWS emulator and a local Redshift Serverless."""
+"""The services of the laptop: an AWS emulator, a local Redshift Serverless, and a Trino when asked for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from local.process import LOOPBACK, PORT_SECONDS, Service, exclusive, free_port, http_answers, port_is_free
 from local.redshift.server import psql_binary, stop_left_behind
+from local.trino import server as trino
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import ConfigurationError, UnreachableError
 from runtime.secrets import local_default
@@ -38,6 +39,8 @@ class ServiceStatus:
     port: int | None
     pid: int | None
     log: str
+    url: str | None = None
+    """Where a client of it goes, for a service that has a URL of its own kind."""
 
 
 class Platform:
@@ -61,16 +64,32 @@ class Platform:
             environment=self._redshift_environment,
             healthy=speaks_postgres,
         )
+        self.trino = Service(
+            name="trino",
+            home=self.home,
+            default_port=trino.PORT,
+            command=self._trino_command,
+            environment=lambda _port: _basics(self.home / "trino"),
+            healthy=trino.answers_query,
+        )
 
     def up(
         self,
         *,
         emulator_port: int | None = None,
         redshift_port: int | None = None,
+        with_trino: bool = False,
+        trino_port: int | None = None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """Start what does not run. Raises ConfigurationError for a taken port, UnreachableError for a failed start."""
+        """Start what does not run; a Trino only when asked for, and downloaded first if need be.
+
+        Raises ConfigurationError for a taken port, UnreachableError for a failed start, and as `trino.install` does.
+        """
         ensure_emulator_environment(say)
+        if with_trino:
+            # Before the lock: a download takes its time, and nobody else has to wait for it.
+            trino.install(say)
         with exclusive(self.home):
             for folder in ("emulator/tmp", "emulator/state", "emulator/s3"):
                 (self.home / folder).mkdir(parents=True, exist_ok=True)
@@ -83,11 +102,34 @@ class Platform:
             if last is not None and last.port != port:
                 # It mirrors the emulator's tables, and was told where that is when it started.
                 self.redshift.stop(say)
+                # Its catalogues have the old port, too.
+                self._stop_trino(say)
             self.redshift.start(redshift_port, say)
+            if with_trino:
+                self.start_trino(trino_port, say)
+
+    def start_trino(self, port: int | None, say: Callable[[str], None]) -> int:
+        """Make sure that the installed Trino runs beside a running emulator and answers queries; return its port.
+
+        The caller holds the platform's lock. Raises as `Service.start` and `trino.wait_until_ready` do.
+        """
+        trino.allow_open_files()
+        # It takes longer than the others and says so: not `start` waits for it, but what comes after.
+        launched = replace(self.trino, healthy=lambda _port: True)
+        chosen = launched.start(port, lambda line: say(line.replace("listening on", "starting on")))
+        trino.wait_until_ready(self.trino, chosen, say)
+        say(f"trino: ready, {trino.url(chosen)}")
+        return chosen
+
+    def _stop_trino(self, say: Callable[[str], None]) -> None:
+        """Stop a Trino that was started; of one that never was nothing is said."""
+        if self.trino.record() is not None:
+            self.trino.stop(say)
 
     def down(self, say: Callable[[str], None] = lambda _line: None) -> None:
-        """Stop both services; data stays. No process is left."""
+        """Stop all services; data stays. No process is left."""
         with exclusive(self.home):
+            self._stop_trino(say)
             self.redshift.stop(say)
             orphan = stop_left_behind(self.home / "redshift")
             if orphan is not None:
@@ -95,16 +137,20 @@ class Platform:
             self.emulator.stop(say)
 
     def reset(self, say: Callable[[str], None] = lambda _line: None) -> None:
-        """Stop both services and delete everything they kept, deployments into them included."""
+        """Stop all services and delete everything they kept, deployments into them included."""
         self.down(say)
         with exclusive(self.home):
-            for folder in ("emulator", "redshift", "stacks", "logs", "run"):
+            for folder in ("emulator", "redshift", "trino", "stacks", "logs", "run"):
                 shutil.rmtree(self.home / folder, ignore_errors=True)
         say(f"data under {self.home} deleted")
 
     def status(self) -> list[ServiceStatus]:
-        """Return how each service is."""
-        return [_status(service) for service in (self.emulator, self.redshift)]
+        """Return how each service is; Trino only when it was started."""
+        both = [_status(service) for service in (self.emulator, self.redshift)]
+        found = _status(self.trino)
+        if found.port is None:
+            return both
+        return [*both, replace(found, url=trino.url(found.port))]
 
     def connection(self) -> Connection:
         """Return the connection to the running emulator, and to the control plane of the local Redshift.
@@ -172,8 +218,7 @@ class Platform:
         }
 
     def _redshift_command(self, port: int) -> list[str]:
-        emulator = self.emulator.record()
-        endpoint = f"http://{LOOPBACK}:{emulator.port if emulator else EMULATOR_PORT}"
+        endpoint = f"http://{LOOPBACK}:{self._emulator_port()}"
         return [
             sys.executable,
             "-m",
@@ -187,6 +232,15 @@ class Platform:
             "--control-port",
             str(self._choose_control_port(port)),
         ]
+
+    def _trino_command(self, port: int) -> list[str]:
+        endpoint = f"http://{LOOPBACK}:{self._emulator_port()}"
+        return trino.prepare(trino.installed(), self.home / "trino", port, endpoint)
+
+    def _emulator_port(self) -> int:
+        """Return the port of the emulator's last start."""
+        emulator = self.emulator.record()
+        return emulator.port if emulator else EMULATOR_PORT
 
     @property
     def _control_port_file(self) -> Path:

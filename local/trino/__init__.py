@@ -1,0 +1,1 @@
+"""A Trino for the laptop, when asked for: the server from Maven Central, a JRE, catalogues on the emulator."""
