@@ -165,7 +165,7 @@ def read_catalog(region: str, account: str, databases: Sequence[str]) -> Stateme
 def write_catalog(region: str, account: str, databases: Sequence[str]) -> Statement:
     """Return the right to read, create and change tables of these Glue databases, not to delete them."""
     return allow(
-        ["glue:GetTable", "glue:CreateTable", "glue:UpdateTable"],
+        ["glue:GetTable", "glue:GetTables", "glue:CreateTable", "glue:UpdateTable"],
         _glue_resources(region, account, databases),
     )
 

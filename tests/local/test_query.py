@@ -30,10 +30,8 @@ def write_table(lake: Lake, name: str, select: str, folder: Path) -> None:
         key = lake.key(name, source.name)
         lake.aws.client("s3").upload_file(str(source), lake.bucket, key)
     file = delta_commit.DataFile(source.name, source.stat().st_size, rows, f'{{"numRecords":{rows}}}')
-    columns = [delta_types.column("id", "BIGINT")]
-    delta_commit.commit(
-        lake.location(name), columns, [file], export_id=name, options=lake.storage_options(), info={}, written_at_ms=1
-    )
+    fields = delta_types.schema_fields([delta_types.column("id", "BIGINT")])
+    delta_commit.commit(lake, name, delta_commit.Change("overwrite", fields, [file], name), written_at_ms=1)
 
 
 @pytest.fixture

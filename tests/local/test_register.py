@@ -3,36 +3,62 @@
 from __future__ import annotations
 
 import json
-import re
+import socket
+import threading
 import time
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from click.testing import CliRunner
 
 from local.process import free_port
-from runtime import register
 from runtime.aws import Connection
 from runtime.delta import commit as delta_commit
 from runtime.delta import types as delta_types
 from runtime.delta.lake import Lake
 from runtime.errors import ConfigurationError, FailedError, UnreachableError
-from runtime.register import TableRegistration, TrinoCatalog, register_tables
+from runtime.register import StaleEntry, TableRegistration, TrinoCatalogue, audit, prune, register_tables
+from runtime.register_cli import register as register_command
+from runtime.trino import TrinoOptions, TrinoServer
 
 
-def write_table(lake: Lake, name: str, columns: dict[str, str], rows: int = 0) -> None:
+def write_table(lake: Lake, name: str, columns: dict[str, str], rows: int = 0, description: str | None = None) -> None:
     """Commit a Delta table with that many rows by its log; registration reads no Parquet."""
     files = [delta_commit.DataFile(f"{time.time_ns()}.parquet", 1, rows, f'{{"numRecords":{rows}}}')] if rows else []
-    delta_commit.commit(
-        lake.location(name),
-        [delta_types.column(column, kind, f"the {column}") for column, kind in columns.items()],
-        files,
-        export_id=str(time.time_ns()),
-        options=lake.storage_options(),
-        info={},
-        written_at_ms=1,
+    fields = delta_types.schema_fields(
+        [delta_types.column(column, kind, f"the {column}") for column, kind in columns.items()]
     )
+    change = delta_commit.Change(
+        "overwrite", fields, files, uuid.uuid4().hex, schema_mode="overwrite", description=description
+    )
+    delta_commit.commit(lake, name, change, written_at_ms=1)
+
+
+def write_iceberg(aws: Connection, lake: Lake, name: str, *versions: int) -> None:
+    """Put the metadata files of an Iceberg table; registration reads nothing else."""
+    for version in versions:
+        metadata = {
+            "format-version": 2,
+            "location": lake.location(name),
+            "current-schema-id": 0,
+            "schemas": [{"schema-id": 0, "fields": [{"id": 1, "name": "Id", "type": "long", "doc": "the id"}]}],
+            "current-snapshot-id": 7,
+            "snapshots": [{"snapshot-id": 7, "summary": {"total-records": str(version)}}],
+        }
+        key = lake.key(name, f"metadata/{version:05}-{uuid.uuid4()}.metadata.json")
+        aws.client("s3").put_object(Bucket=lake.bucket, Key=key, Body=json.dumps(metadata).encode())
+
+
+def wipe(aws: Connection, lake: Lake, name: str) -> None:
+    """Delete all objects of a table."""
+    s3 = aws.client("s3")
+    for item in s3.list_objects_v2(Bucket=lake.bucket, Prefix=lake.key(name, "") + "/")["Contents"]:
+        s3.delete_object(Bucket=lake.bucket, Key=item["Key"])
 
 
 @pytest.fixture
@@ -173,7 +199,7 @@ def test_a_name_with_quotes_is_registered_in_lower_case(aws: Connection, lake: L
 
 def test_the_report_is_json_with_a_schema_version(aws: Connection, lake: Lake, database: str) -> None:
     report = json.loads(json.dumps(register_tables(aws, lake.root, ["fact"], database=database).to_dict()))
-    assert (report["schema"], report["tables"][0]["rows"]) == ("goldlake.register/1", 3)
+    assert (report["schema"], report["tables"][0]["rows"]) == ("goldlake.register/2", 3)
 
 
 def test_a_local_folder_cannot_be_registered(aws: Connection, tmp_path: Path) -> None:
@@ -181,95 +207,166 @@ def test_a_local_folder_cannot_be_registered(aws: Connection, tmp_path: Path) ->
         register_tables(aws, str(tmp_path), ["fact"])
 
 
+def test_a_changed_comment_of_the_table_is_followed(aws: Connection, lake: Lake, database: str) -> None:
+    write_table(lake, "fact", {"id": "BIGINT"}, 1, description="before")
+    only(aws, lake, database)
+    assert entry(aws, database)["Description"] == "before"
+    write_table(lake, "fact", {"id": "BIGINT"}, 1, description="after")
+    assert only(aws, lake, database).state == "updated"
+    assert entry(aws, database)["Description"] == "after"
+
+
+def test_without_names_all_tables_below_the_target_are_registered(aws: Connection, lake: Lake, database: str) -> None:
+    write_table(lake, "dim", {"id": "BIGINT"})
+    write_iceberg(aws, lake, "ice", 1)
+    aws.client("s3").put_object(Bucket=lake.bucket, Key=lake.key("notes", "readme.txt"), Body=b"no table")
+    report = register_tables(aws, lake.root, None, database=database)
+    assert {table.table: (table.state, table.format) for table in report.tables} == {
+        "dim": ("registered", "delta"),
+        "fact": ("registered", "delta"),
+        "ice": ("registered", "iceberg"),
+    }
+    assert {table.state for table in register_tables(aws, lake.root, None, database=database).tables} == {"unchanged"}
+
+
+def test_tables_that_differ_in_case_only_are_refused(aws: Connection, lake: Lake, database: str) -> None:
+    with pytest.raises(ConfigurationError, match="differ in case only"):
+        register_tables(aws, lake.root, ["fact", "FACT"], database=database)
+
+
+# --- Iceberg ---
+
+
+def test_an_iceberg_table_is_registered_with_its_newest_metadata_file(
+    aws: Connection, lake: Lake, database: str
+) -> None:
+    write_iceberg(aws, lake, "ice", 2, 10, 9)
+    (table,) = register_tables(aws, lake.root, ["ice"], database=database).tables
+    assert (table.state, table.format, table.rows) == ("registered", "iceberg", 10)
+    found = entry(aws, database, "ice")
+    assert found["Parameters"]["table_type"] == "ICEBERG"
+    assert "/metadata/00010-" in found["Parameters"]["metadata_location"]
+    assert found["StorageDescriptor"]["Location"] == f"{lake.root}/ice"
+    assert found["StorageDescriptor"]["Columns"] == [{"Name": "id", "Type": "bigint", "Comment": "the id"}]
+
+
+def test_a_newer_metadata_file_is_pointed_to_on_demand_only(aws: Connection, lake: Lake, database: str) -> None:
+    write_iceberg(aws, lake, "ice", 1)
+    register_tables(aws, lake.root, ["ice"], database=database)
+    write_iceberg(aws, lake, "ice", 2)
+    (table,) = register_tables(aws, lake.root, ["ice"], database=database).tables
+    assert table.state == "unchanged"
+    assert "the newest is" in str(table.warning)
+    (table,) = register_tables(aws, lake.root, ["ice"], database=database, replace=True).tables
+    assert table.state == "updated"
+    assert "/metadata/00002-" in entry(aws, database, "ice")["Parameters"]["metadata_location"]
+
+
+# --- orphans, and entries without data ---
+
+
+def test_data_without_entry_and_entries_without_data_are_reported_and_the_latter_removed(
+    aws: Connection, lake: Lake, database: str
+) -> None:
+    write_table(lake, "gone", {"id": "BIGINT"})
+    register_tables(aws, lake.root, ["fact", "gone"], database=database)
+    aws.client("glue").create_table(
+        DatabaseName=database,
+        TableInput={"Name": "plain", "StorageDescriptor": {"Location": f"{lake.root}/plain", "Columns": []}},
+    )
+    write_table(lake, "new", {"id": "BIGINT"})
+    wipe(aws, lake, "gone")
+    orphans, stale = audit(aws, lake.root, database=database)
+    assert orphans == (f"{lake.root}/new",)
+    # An entry of another format is none of ours.
+    assert stale == (StaleEntry("glue", "gone", f"{lake.root}/gone"),)
+    assert prune(aws, lake.root, stale, database=database) == stale
+    names = [table["Name"] for table in aws.client("glue").get_tables(DatabaseName=database)["TableList"]]
+    assert sorted(names) == ["fact", "plain"]
+
+
+def test_an_entry_whose_data_came_back_before_the_answer_is_kept(aws: Connection, lake: Lake, database: str) -> None:
+    register_tables(aws, lake.root, ["fact"], database=database)
+    wipe(aws, lake, "fact")
+    _, stale = audit(aws, lake.root, database=database)
+    write_table(lake, "fact", {"id": "BIGINT"})
+    assert prune(aws, lake.root, stale, database=database) == ()
+    assert entry(aws, database)["Name"] == "fact"
+
+
+def test_a_bucket_that_is_gone_is_an_error_and_no_reason_to_remove_entries(
+    aws: Connection, lake: Lake, database: str
+) -> None:
+    register_tables(aws, lake.root, ["fact"], database=database)
+    wipe(aws, lake, "fact")
+    aws.client("s3").delete_bucket(Bucket=lake.bucket)
+    try:
+        with pytest.raises(FailedError):
+            audit(aws, lake.root, database=database)
+    finally:
+        aws.client("s3").create_bucket(Bucket=lake.bucket)
+
+
+# --- the command ---
+
+
+def test_the_command_needs_no_stack_with_target_and_database(aws: Connection, lake: Lake, database: str) -> None:
+    place = ["--target", lake.root, "--database", database, "--output", "json"]
+    account = ["--endpoint-url", str(aws.endpoint_url), "--region", str(aws.region)]
+    ended = CliRunner().invoke(register_command, ["--all", *place, *account], catch_exceptions=False)
+    report = json.loads(ended.stdout)
+    assert (ended.exit_code, report["schema"]) == (0, "goldlake.register/2")
+    assert [(table["table"], table["state"]) for table in report["tables"]] == [("fact", "registered")]
+    wipe(aws, lake, "fact")
+    ended = CliRunner().invoke(register_command, ["fact", *place, *account], catch_exceptions=False)
+    assert json.loads(ended.stdout)["tables"][0]["state"] == "no data yet"
+    ended = CliRunner().invoke(register_command, ["--prune", "--dry-run", *place, *account], catch_exceptions=False)
+    assert [item["table"] for item in json.loads(ended.stdout)["stale"]] == ["fact"]
+    assert entry(aws, database)["Name"] == "fact"
+    ended = CliRunner().invoke(register_command, ["--prune", "--yes", *place, *account], catch_exceptions=False)
+    assert json.loads(ended.stdout)["pruned"] is True
+    assert audit(aws, lake.root, database=database) == ((), ())
+
+
 # --- Trino ---
 
 
 @dataclass
 class TrinoInMemory:
-    """Answers the statements that the registration sends, as Trino 476 was seen to."""
+    """A catalogue with a metastore of its own, which sees every table as its log is."""
 
-    tables: dict[str, str] = field(default_factory=dict)
-    counts: list[int] = field(default_factory=list)
+    tables: set[str] = field(default_factory=set)
     statements: list[str] = field(default_factory=list)
-    registered_meanwhile: str | None = None
 
     def __call__(self, statement: str) -> list[tuple[Any, ...]]:
         self.statements.append(statement)
-        if statement.startswith("SHOW CREATE TABLE"):
-            name = statement.rsplit('"', 2)[1]
-            if name not in self.tables:
-                raise FailedError("no such table", code="TABLE_NOT_FOUND")
-            return [(f"CREATE TABLE delta.gold.{name} (id bigint)\nWITH (\n   location = '{self.tables[name]}'\n)",)]
-        if statement.startswith("SELECT count(*)"):
-            return [(self.counts.pop(0) if len(self.counts) > 1 else self.counts[0],)]
+        if "information_schema" in statement:
+            return [(name,) for name in self.tables]
         if "register_table(" in statement:
-            self._register(statement)
-        return [(True,)]
-
-    def _register(self, statement: str) -> None:
-        """Register or unregister a table."""
-        found = dict(re.findall(r"(\w+) => '([^']*)'", statement))
-        if "unregister_table" in statement:
-            del self.tables[found["table_name"]]
-            return
-        if self.registered_meanwhile is not None:
-            self.tables[found["table_name"]] = self.registered_meanwhile
-            raise FailedError("Table already exists", code="ALREADY_EXISTS")
-        self.tables[found["table_name"]] = found["table_location"]
+            if "table_name => ''" in statement:
+                raise FailedError("no name", code="INVALID_PROCEDURE_ARGUMENT")
+            self.tables.add("fact")
+        return []
 
 
-def in_trino(
-    memory: TrinoInMemory, monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str, **more: Any
-) -> TableRegistration:
-    """Register `fact` in Glue and in the Trino in memory."""
-    monkeypatch.setattr(TrinoCatalog, "at", lambda _: TrinoCatalog("delta", memory))
-    return only(aws, lake, database, trino_url="http://admin@127.0.0.1:8080/delta", **more)
-
-
-def test_trino_registers_an_absent_table_and_counts_as_the_log(
+def test_what_trino_was_seen_to_have_is_kept_in_glue_and_asked_by_name_only(
     monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str
 ) -> None:
-    memory = TrinoInMemory(counts=[3])
-    assert in_trino(memory, monkeypatch, aws, lake, database).trino == "registered"
-    assert memory.tables == {"fact": f"{lake.root}/fact"}
-    assert f'CREATE SCHEMA IF NOT EXISTS "delta"."{database}"' in memory.statements
-    assert in_trino(memory, monkeypatch, aws, lake, database).trino == "unchanged"
-
-
-def test_trino_with_another_location_is_a_failure_and_replace_changes_it(
-    monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str
-) -> None:
-    memory = TrinoInMemory(tables={"fact": "s3://other/fact"}, counts=[3])
-    with pytest.raises(FailedError, match=r"Trino has .* at s3://other/fact"):
-        in_trino(memory, monkeypatch, aws, lake, database)
-    assert in_trino(memory, monkeypatch, aws, lake, database, replace=True).trino == "replaced"
-    assert memory.tables == {"fact": f"{lake.root}/fact"}
-
-
-def test_a_table_that_appears_in_trino_meanwhile_is_as_good_when_its_location_is_the_same(
-    monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str
-) -> None:
-    same = TrinoInMemory(counts=[3], registered_meanwhile=f"{lake.root}/fact")
-    assert in_trino(same, monkeypatch, aws, lake, database).trino == "registered"
-    other = TrinoInMemory(counts=[3], registered_meanwhile="s3://other/fact")
-    with pytest.raises(FailedError, match="s3://other/fact"):
-        in_trino(other, monkeypatch, aws, lake, database)
-
-
-def test_a_wrong_count_has_one_more_try_without_trinos_cache(
-    monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str
-) -> None:
-    memory = TrinoInMemory(counts=[2, 3])
-    assert in_trino(memory, monkeypatch, aws, lake, database).trino == "registered"
-    assert any("flush_metadata_cache" in statement for statement in memory.statements)
-    with pytest.raises(FailedError, match="Trino counts 2 rows"):
-        in_trino(TrinoInMemory(counts=[2]), monkeypatch, aws, lake, database)
-
-
-def test_a_dry_run_only_asks_trino(monkeypatch: pytest.MonkeyPatch, aws: Connection, lake: Lake, database: str) -> None:
     memory = TrinoInMemory()
-    assert in_trino(memory, monkeypatch, aws, lake, database, dry_run=True).trino == "registered"
-    assert all(statement.startswith("SHOW CREATE TABLE") for statement in memory.statements)
+    monkeypatch.setattr(TrinoServer, "run", lambda _self, statement: memory(statement))
+    monkeypatch.setattr("runtime.register.trino_ensure.agrees", lambda *_: True)
+    url = "http://admin@trino:8080/delta"
+    assert only(aws, lake, database, trino_url=url).trino == "registered"
+    assert "goldlake.trino.trino:8080.delta" in entry(aws, database)["Parameters"]
+    before = len(memory.statements)
+    assert only(aws, lake, database, trino_url=url).trino == "unchanged"
+    assert len(memory.statements) == before + 1
+    # A new version is looked at closely, once.
+    write_table(lake, "fact", {"id": "BIGINT"}, rows=4)
+    only(aws, lake, database, trino_url=url)
+    assert len(memory.statements) == before + 3
+    only(aws, lake, database, trino_url=url)
+    assert len(memory.statements) == before + 4
 
 
 def test_a_trino_that_is_away_is_exit_code_2(aws: Connection, lake: Lake, database: str) -> None:
@@ -279,25 +376,74 @@ def test_a_trino_that_is_away_is_exit_code_2(aws: Connection, lake: Lake, databa
     assert raised.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "trino://127.0.0.1/delta",
-        "http://127.0.0.1:8080",
-        "http://127.0.0.1:8080/delta/gold",
-        "http://127.0.0.1:port/delta",
-        "http://admin:hidden@127.0.0.1:8080/delta",
-    ],
-)
-def test_an_unusable_trino_url_is_a_usage_error_that_shows_no_password(url: str) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        TrinoCatalog.at(url)
-    assert "hidden" not in raised.value.message
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
-def test_a_disabled_procedure_is_named_with_its_property() -> None:
-    message = "Failed to execute: register_table procedure is disabled"
-    error = register._query_error("Trino", "PERMISSION_DENIED", message)
-    assert isinstance(error, ConfigurationError)
-    assert error.hint is not None
-    assert "delta.register-table-procedure.enabled=true" in error.hint
+def test_a_trino_that_does_not_answer_is_given_up_within_the_time_out(silent_port: int) -> None:
+    trino = TrinoCatalogue.at(f"http://me@127.0.0.1:{silent_port}/delta", TrinoOptions(timeout=0.5))
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"within 0\.5 s") as raised:
+        trino.names("gold")
+    assert time.monotonic() - started < 3
+    assert raised.value.exit_code == 2
+
+
+class SlowTrino(BaseHTTPRequestHandler):
+    """A Trino whose metastore is down: it says that it is still planning until `down` is said, if ever."""
+
+    polls_until_error: int | None = None
+    seen: ClassVar[list[str]] = []
+
+    def answer(self) -> None:
+        self.seen.append(self.command)
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        here = f"http://{self.headers['Host']}/v1/statement/executing/1"
+        body: dict[str, Any] = {"id": "1", "infoUri": here, "nextUri": here, "stats": {"state": "PLANNING"}}
+        if self.polls_until_error is not None and self.seen.count("GET") >= self.polls_until_error:
+            error = {"errorName": "HIVE_METASTORE_ERROR", "errorType": "EXTERNAL", "message": "Failed connecting"}
+            body = {**body, "nextUri": None, "error": error}
+        content = json.dumps(body).encode()
+        self.send_response(204 if self.command == "DELETE" else 200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(0 if self.command == "DELETE" else len(content)))
+        self.end_headers()
+        if self.command != "DELETE":
+            self.wfile.write(content)
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the base class's names
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def slow_trino(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a Trino that is planning for ever."""
+    monkeypatch.setattr(SlowTrino, "seen", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowTrino) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://me@127.0.0.1:{server.server_address[1]}/delta"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_statement_that_takes_too_long_is_given_up_and_cancelled(slow_trino: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"within 0\.5 s"):
+        TrinoServer.at(slow_trino, TrinoOptions(timeout=0.5)).run("SHOW SCHEMAS")
+    assert time.monotonic() - started < 3
+    assert SlowTrino.seen[-1] == "DELETE"
+
+
+def test_a_metastore_that_is_down_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, slow_trino: str, aws: Connection, lake: Lake, database: str
+) -> None:
+    monkeypatch.setattr(SlowTrino, "polls_until_error", 3)
+    with pytest.raises(UnreachableError, match="Failed connecting") as raised:
+        only(aws, lake, database, trino_url=slow_trino)
+    assert (raised.value.exit_code, raised.value.code) == (2, "HIVE_METASTORE_ERROR")

@@ -39,7 +39,6 @@ WITHOUT_EXAMPLE = {
     "goldlake local logs",
     "goldlake local reset",
     "goldlake local status",
-    "goldlake register",
     "goldlake run",
 }
 

@@ -39,15 +39,13 @@ def test_a_duckdb_type_becomes_a_delta_type_without_loss(
     [
         *(
             "INTERVAL",
-            "HUGEINT",
-            "UHUGEINT",
             "TIME",
             "TIME WITH TIME ZONE",
             "BIT",
             "TIMESTAMP_NS",
             "INTERVAL[]",
         ),
-        *("UNION(a INTEGER)", "STRUCT(a INTEGER)", "INTEGER[3]"),
+        *("UNION(a INTEGER)", "STRUCT(INTEGER, INTEGER)", "TIME[3]"),
     ],
 )
 def test_a_type_that_delta_does_not_have_is_refused_with_column_and_type(duckdb_type: str) -> None:
@@ -61,11 +59,24 @@ def test_a_type_that_delta_does_not_have_is_refused_with_column_and_type(duckdb_
 def test_a_column_name_that_delta_refuses_is_refused_before_anything_is_written(name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be exported"):
         delta_types.column(name, "INTEGER")
+    with pytest.raises(ConfigurationError, match="cannot be exported"):
+        delta_types.column("s", f'STRUCT("{name}" INTEGER)[]')
+
+
+@pytest.mark.parametrize("name", ["", "a\x00b", "é" * 64])
+def test_a_column_name_that_no_sql_identifier_holds_is_refused_with_column_mapping_too(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a usable SQL name"):
+        delta_types.column(name, "INTEGER", mapped=True)
 
 
 def test_columns_that_differ_in_case_only_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="'Id' and 'ID'"):
         delta_types.check_names([Column("Id", "long"), Column("ID", "long")])
+
+
+def test_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'id' and 'id'"):
+        delta_types.check_names([Column("id", "long"), Column("id", "long")])
 
 
 def test_a_table_without_columns_is_refused() -> None:
