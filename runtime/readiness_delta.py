@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime import parquet
 from runtime.aws import translated
+from runtime.delta.actions import file_name
 from runtime.errors import FailedError
 from runtime.readiness_log import simple_log, stated_time
 from runtime.readiness_parquet import count_rows
@@ -51,7 +52,7 @@ def _by_delta_rs(store: Store, bucket: str, prefix: str, location: str) -> Conte
             raise NotReadyTable("unreadable", f"the Delta log of {location} has no readable version")
         raise NotReadyTable("missing", f"no _delta_log in {location}")
     with delta_log.translated(f"Delta table {location}"):
-        files = table.file_uris()
+        paths = table.get_add_actions().column("path").to_pylist()
         rows, deleted = delta_log.log_rows(table), _deleted_rows(table)
         known = table.count()
         columns = frozenset(item.name.lower() for item in table.schema().fields)
@@ -60,12 +61,21 @@ def _by_delta_rs(store: Store, bucket: str, prefix: str, location: str) -> Conte
         rows = known
     elif rows is None:
         # A writer without statistics: the files know.
-        keys = [uri.removeprefix(f"s3://{bucket}/") for uri in files]
-        rows, exact = count_rows(store, bucket, keys), True
+        rows, exact = count_rows(store, bucket, [_key(bucket, prefix, path) for path in paths]), True
     modified = _commit_time(store, bucket, prefix, table)
     return Content(
-        "delta", location, rows - deleted, len(files), modified, columns, exact=exact, version=table.version()
+        "delta", location, rows - deleted, len(paths), modified, columns, exact=exact, version=table.version()
     )
+
+
+def _key(bucket: str, prefix: str, path: str) -> str:
+    """Return a file's key by its path in the log.
+
+    Not by DeltaTable.file_uris: in S3 it leaves blanks and letters outside ASCII percent-encoded, and so names keys
+    that are not there.
+    """
+    name = file_name(path)
+    return name.removeprefix(f"s3://{bucket}/") if "://" in name else f"{prefix}{name}"
 
 
 def _deleted_rows(table: DeltaTable) -> int:

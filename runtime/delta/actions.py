@@ -85,6 +85,11 @@ def file_name(path: str) -> str:
     return unquote(path)
 
 
+def is_elsewhere(path: str) -> bool:
+    """Return whether a file's path in the log is absolute, as those of a shallow clone are."""
+    return "://" in path or path.startswith(("/", "file:"))
+
+
 # What Hive escapes in the name of a partition's folder (apache/hive, FileUtils.escapePathName).
 _ESCAPED = frozenset("\"#%'*/:=?\\\x7f{[]^" + "".join(map(chr, range(1, 32))))
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"

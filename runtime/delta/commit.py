@@ -330,7 +330,7 @@ def _removed(before: Snapshot, change: Change) -> tuple[LogFile, ...]:
     if again:
         # Removed and added in one commit, a file is there for some readers and gone for others.
         raise ConfigurationError(f"file {again[0]} is in the Delta table at {before.table.table_uri} already")
-    elsewhere = [file.path for file in removed if "://" in file.path or file.path.startswith(("/", "file:"))]
+    elsewhere = [file.path for file in removed if actions.is_elsewhere(file.path)]
     if elsewhere:
         raise ConfigurationError(
             f"the Delta table at {before.table.table_uri} is a shallow clone: it has files of another table"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -90,9 +90,15 @@ class Snapshot:
 
     def has_deletion_vectors(self) -> bool:
         """Return whether rows of a file are deleted by a vector beside it."""
-        if "deletionVectors" not in self.protocol.supported:
-            return False
-        return any(batch.num_rows for batch in self.table.deletion_vectors())
+        return any(batch.num_rows for batch in self._deletion_vectors())
+
+    def deleted_rows(self) -> int:
+        """Return how many of the files' rows deletion vectors take away: a file's row count includes them."""
+        masks = (mask for batch in self._deletion_vectors() for mask in batch.column("selection_vector").to_pylist())
+        return sum(mask.count(False) for mask in masks)
+
+    def _deletion_vectors(self) -> Iterable[Any]:
+        return self.table.deletion_vectors() if "deletionVectors" in self.protocol.supported else ()
 
 
 @contextlib.contextmanager
@@ -106,6 +112,11 @@ def translated(action: str) -> Iterator[None]:
     try:
         yield
     except (DeltaError, OSError) as exc:
+        raise _goldlake_error(action, str(exc)) from exc
+    except Exception as exc:
+        # What fails while a scan's batches come in, a page or a file that is gone, arro3 gives as no other type.
+        if type(exc) is not Exception:
+            raise
         raise _goldlake_error(action, str(exc)) from exc
 
 

@@ -140,7 +140,8 @@ def obstacles(
     if protocol.reader not in (1, 2, 3) or not 1 <= protocol.writer <= 7:
         return [f"protocol versions {protocol.reader} and {protocol.writer}"]
     unknown = (protocol.reader_features | protocol.writer_features) - _HARMLESS
-    return [*sorted(unknown), *active_obstacles(configuration, fields, mode=mode)]
+    # In the order found, each once: a feature can be unknown and in use.
+    return list(dict.fromkeys([*sorted(unknown), *active_obstacles(configuration, fields, mode=mode)]))
 
 
 def active_obstacles(

@@ -34,6 +34,8 @@ _UNITS = {
 }
 _COMMIT_FILE = re.compile(r"_delta_log/\d{20}\.json")
 _EXPORT_FOLDER = re.compile(r"[0-9a-f]{32}/")
+# What `Lake` writes beside a file in a local folder, and a kill leaves there.
+_BESIDE = re.compile(r"(?:.*/)?\.[^/]+\.[0-9a-f]{32}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def vacuum(
     table's own delta.deletedFileRetentionDuration (a week by default). A file that no version named is
     deleted when it is older than the retention: shorter than the longest export, and that export loses its
     files before it commits them. Nothing is deleted in `_delta_log` and other folders with `_` or `.` in
-    front (partitions apart), nor what is not a Parquet file.
+    front (partitions apart), nor what is not a Parquet file, half-written files of our own apart.
 
     Raises ConfigurationError for a retention below zero, for tables with features that may need files in
     other ways, and for a table whose log is kept shorter than its files; FailedError when there is no table.
@@ -158,7 +160,7 @@ def _is_data(file: StoredFile, partition_columns: Iterable[str]) -> bool:
     Redshift and Trino write into a folder named by the export's id: what a killed export leaves there has names of
     all kinds, a manifest or a log of Trino's own among them.
     """
-    if _EXPORT_FOLDER.match(file.name):
+    if _EXPORT_FOLDER.match(file.name) or _BESIDE.fullmatch(file.name):
         return True
     *folders, name = file.name.split("/")
     partitions = tuple(f"{column}=" for column in partition_columns)

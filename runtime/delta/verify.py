@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime import readiness_footer
-from runtime.delta.actions import Fields, LogFile, file_name
+from runtime.delta.actions import Fields, LogFile, file_name, is_elsewhere
 from runtime.delta.lake import Lake, StoredFile
 from runtime.delta.log import Snapshot, open_table, translated
 from runtime.errors import FailedError, GoldlakeError
@@ -35,7 +35,12 @@ _CHEAP = ("boolean", "byte", "short", "integer", "date", "long", "float", "doubl
 
 @dataclass(frozen=True)
 class Verified:
-    """What a check found. `rows` are those that were read; `log_rows` is None when a file has no row count."""
+    """What a check found.
+
+    `rows` are those that were read. `log_rows` are the log's, without those that deletion vectors take away; None
+    when a file has no row count. `elsewhere` counts the files of another table, which a shallow clone has: their
+    sizes and footers are not checked, their rows are read.
+    """
 
     table: str
     location: str
@@ -45,6 +50,7 @@ class Verified:
     log_rows: int | None
     rows: int
     problems: tuple[str, ...]
+    elsewhere: int = 0
 
     @property
     def ok(self) -> bool:
@@ -73,19 +79,23 @@ def verify(lake: Lake, table: str, *, expected_rows: int | None = None, version:
     with translated(f"Delta log of {location}"):
         snapshot = Snapshot.of(found)
         files = snapshot.files
+        log_rows = None if snapshot.rows is None else snapshot.rows - snapshot.deleted_rows()
+    own = tuple(file for file in files if not is_elsewhere(file.path))
     stored = {file.name: file for file in lake.list_files(table)}
-    problems = [*_limited(_size_problems(files, stored), "file sizes")]
+    problems = [*_limited(_size_problems(own, stored), "file sizes")]
     rows = 0
     if not problems:
-        problems += _limited(_footer_problems(lake, table, files), "footers")
+        problems += _limited(_footer_problems(lake, table, own), "footers")
         try:
             rows = scanned_rows(found, snapshot.metadata.fields, snapshot.metadata.partition_columns)
         except GoldlakeError as exc:
             problems.append(exc.message)
         else:
-            problems += _row_problems(rows, snapshot.rows, expected_rows)
+            problems += _row_problems(rows, log_rows, expected_rows)
     size = sum(file.size for file in files)
-    return Verified(table, location, snapshot.version, len(files), size, snapshot.rows, rows, tuple(problems))
+    return Verified(
+        table, location, snapshot.version, len(files), size, log_rows, rows, tuple(problems), len(files) - len(own)
+    )
 
 
 def _size_problems(files: tuple[LogFile, ...], stored: Mapping[str, StoredFile]) -> Iterator[str]:

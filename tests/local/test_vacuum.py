@@ -54,6 +54,15 @@ def test_what_redshift_and_trino_left_in_an_exports_own_folder_goes_whatever_its
     assert ids_of(lake) == [1]
 
 
+def test_half_written_files_of_a_killed_writer_go_in_the_log_too(local: Lake) -> None:
+    put(local, "t", [1])
+    beside = tuple(f"{folder}.{name}.{'0' * 32}.tmp" for folder, name in (("", "a.parquet"), ("_delta_log/", "1.json")))
+    for name in (*beside, ".other.tmp", "_delta_log/.other.tmp"):
+        (Path(local.location("t")) / name).write_bytes(b"x")
+    assert set(vacuum(local, "t", retention_hours=0, dry_run=False).files) == set(beside)
+    assert ids_of(local) == [1]
+
+
 def test_young_leftovers_stay_since_an_export_may_be_about_to_commit_them(lake: Lake) -> None:
     put(lake, "t", [1])
     leftover = stage(lake, "t", [9])
