@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -94,6 +95,12 @@ class Connection:
     region: str | None = None
     profile: str | None = None
     service_endpoints: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        """Refuse an endpoint that is no URL: boto3 and delta-rs end with a stack trace of their own."""
+        url = self.endpoint_url
+        if url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            raise ConfigurationError("the AWS endpoint is no URL: it has the form http[s]://host:port")
 
     @classmethod
     def from_environment(cls) -> Connection:

@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +51,8 @@ class GoldlakeGroup(click.Group):
         """Run a command and exit with its code."""
         options["standalone_mode"] = False
         try:
-            code = super().main(args, **options)
+            with _sigterm_as_interrupt() as terminated:
+                code = super().main(args, **options)
         except GoldlakeError as error:
             _complain(error.message, error.hint)
             sys.exit(error.exit_code)
@@ -66,8 +69,8 @@ class GoldlakeGroup(click.Group):
             _complain(error.format_message(), None)
             sys.exit(EXIT_USAGE)
         except (click.Abort, KeyboardInterrupt):
-            _complain("interrupted", None)
-            sys.exit(130)
+            _complain("terminated" if terminated else "interrupted", None)
+            sys.exit(143 if terminated else 130)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, context: click.Context) -> Any:
@@ -84,6 +87,28 @@ class GoldlakeGroup(click.Group):
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return context.exit(0)
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[list[int]]:
+    """Take SIGTERM, which `docker stop` and `kill` send, as Ctrl-C: what cleans up then does so now too.
+
+    Gives a list that is not empty when it came.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def end(number: int, _frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reader_is_gone() -> bool:

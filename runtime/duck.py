@@ -42,6 +42,8 @@ def connect(*extensions: str) -> duckdb.DuckDBPyConnection:
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
+    # After two seconds of a statement DuckDB draws a bar on standard output, where the result goes.
+    connection.execute("SET enable_progress_bar_print = false")
     # A Delta table has no row order, and keeping the source's would hold row groups in memory.
     connection.execute("SET preserve_insertion_order = false")
     for extension in extensions:

@@ -12,11 +12,12 @@ import click
 
 from runtime.aws import Connection
 from runtime.cli import CONTEXT, aws_options, dry_run_option, output_option, say, show_json, show_table, stack_option
-from runtime.errors import EXIT_DONE, EXIT_FAILED, ConfigurationError
+from runtime.errors import EXIT_DONE, EXIT_FAILED, ConfigurationError, FailedError
 from runtime.target import Target, load_target
 
 if TYPE_CHECKING:
     from runtime.delta.lake import Lake
+    from runtime.delta.verify import Verified
     from runtime.export import Engines, ExportOptions, ExportReport
     from runtime.export.sources import Source
 
@@ -168,7 +169,7 @@ def _export(
     unload = {name: asked.pop(f"unload_{name}") for name in ("workgroup", "role", "secret")}
     staging = asked.pop("staging_catalog")
     options = _export_options(verify=verify, **asked)
-    target = None if url and location else load_target(stack, overrides=aws)
+    target = None if url and location else _deployed(stack, aws)
     connection = target.connection if target else _own_connection(aws)
     found, schema = _source(url, connection, secret, schema, target)
     return export_tables(
@@ -199,6 +200,15 @@ def _source(
     found = parse_source(url, connection, secret_id=secret)
     named = found.schema if isinstance(found, TrinoCatalog) else "gold"
     return found, schema or named
+
+
+def _deployed(stack: str, aws: Connection) -> Target:
+    """Return the stack that source or target are taken from."""
+    try:
+        return load_target(stack, overrides=aws)
+    except ConfigurationError as exc:
+        exc.hint = f"{exc.hint}; with both --source and --target no stack is needed".removeprefix("None; ")
+        raise
 
 
 def _stack(target: Target | None) -> Target:
@@ -292,12 +302,10 @@ def _tables(lake: Lake, wanted: Sequence[str]) -> list[str]:
 
 def _verify(lake: Lake, tables: Sequence[str], output: str) -> int:
     """Check tables without writing anything; return the exit code."""
-    from runtime.delta.verify import verify
-
     names = _tables(lake, tables)
     if not names:
         raise ConfigurationError(f"{lake.root} has no Delta tables")
-    found = [verify(lake, name) for name in names]
+    found = [_verified(lake, name) for name in names]
     if output == "json":
         reports = [item.to_dict() for item in found]
         show_json({"schema": "goldlake.verify/1", "ok": all(item.ok for item in found), "tables": reports})
@@ -308,6 +316,16 @@ def _verify(lake: Lake, tables: Sequence[str], output: str) -> int:
         rows = [(v.table, "right" if v.ok else "wrong", v.rows, v.files, v.bytes, v.version, v.location) for v in found]
         show_table(("table", "result", "rows", "files", "bytes", "version", "location"), rows)
     return EXIT_DONE if all(item.ok for item in found) else EXIT_FAILED
+
+
+def _verified(lake: Lake, table: str) -> Verified:
+    """Check a table; a log that cannot be read is one of the things that may be wrong with it."""
+    from runtime.delta.verify import Verified, verify
+
+    try:
+        return verify(lake, table)
+    except FailedError as exc:
+        return Verified(table, lake.location(table), None, 0, 0, None, 0, (exc.message,))
 
 
 @click.command(context_settings=CONTEXT)

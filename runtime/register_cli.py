@@ -151,6 +151,8 @@ def register(
             report, connection, places, prune=prune and not report_only, yes=yes, say_all=output == "text"
         )
     _show(report, output)
+    if output == "text" and (prune or report_only) and not (report.orphans or report.stale):
+        say("lake and catalogue agree: no data without an entry, no entry without data")
 
 
 def _place(stack: str, aws: Connection, location: str | None, database: str | None) -> tuple[Connection, str, str]:

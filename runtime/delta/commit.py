@@ -26,7 +26,7 @@ from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, G
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["Change", "Committed", "DataFile", "check_writable", "commit", "goldlake_version"]
+__all__ = ["Change", "Committed", "DataFile", "check_writable", "commit", "goldlake_version", "is_ours"]
 
 Mode = Literal["overwrite", "append", "error", "ignore", "replace-where"]
 # FailedError.code (and ConfigurationError's) of a commit that is known not to be in the log, so that its files
@@ -39,6 +39,8 @@ LOG = "_delta_log"
 _LONGEST_PAUSE = 2.0
 # How often a put without an answer is repeated, each time with all of boto3's own repetitions.
 _PUTS = 4
+# As a partition's value NULL to readers. Hive's name for it, in DuckDB also the folder that NULLs are written to.
+_NULL_TEXTS = ("", actions.NULL_PARTITION)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ def _plan(location: str, before: Snapshot | None, change: Change) -> _Plan:
     """Return what the commit has to hold on top of a snapshot. Raises ConfigurationError or FailedError."""
     protocol.check_properties(change.properties)
     _check_partitions(change)
+    if len({file.name for file in change.files}) != len(change.files):
+        raise ConfigurationError("two files have the same name: one has been written over the other")
     if before is None:
         return _first(change)
     if change.mode == "error":
@@ -286,9 +290,11 @@ def _check_partitions(change: Change) -> None:
     for file in change.files:
         if set(file.partition_values) != set(change.partition_columns):
             raise ConfigurationError(f"file {file.name} has no value for each partition column, or values for others")
-        if "" in file.partition_values.values():
+        text = next((value for value in file.partition_values.values() if value in _NULL_TEXTS), None)
+        if text is not None:
             raise ConfigurationError(
-                f"file {file.name}: an empty text as a partition's value is NULL to all readers of Delta",
+                f"file {file.name}: {text or 'an empty text'} as a partition's value is NULL to"
+                f" {'some' if text else 'all'} readers of Delta",
                 hint="write NULL or another text in the model, or partition by another column",
             )
         _stored_values(file, change)
@@ -406,7 +412,7 @@ def _put(lake: Lake, table: str, plan: _Plan, change: Change, written_at_ms: int
             may_be_there = True
         found = _read(lake, table, name)
         if found is not None:
-            return _is_ours(found, change.export_id)
+            return is_ours(found, change.export_id)
         if not may_be_there:
             lost.code = NOT_COMMITTED
             raise lost
@@ -423,7 +429,7 @@ def _read(lake: Lake, table: str, name: str) -> bytes | None:
         return None
 
 
-def _is_ours(content: bytes, export_id: str) -> bool:
+def is_ours(content: bytes, export_id: str) -> bool:
     """Return whether a log file is of this export."""
     for line in content.splitlines():
         found: dict[str, Any] = json.loads(line).get("commitInfo") or {}

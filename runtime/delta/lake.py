@@ -78,7 +78,8 @@ class Lake:
         """Return the URL or path of a table; raises ConfigurationError for a name that cannot be in one."""
         if not table or table in (".", "..") or _BAD_TABLE.search(table):
             raise ConfigurationError(
-                f"table name {table!r} cannot be part of a location: it may hold none of / \\ # ? %"
+                f"table name {table!r} cannot be part of a location: it may not be empty, `.` or `..`,"
+                " and hold none of / \\ # ? %"
             )
         return f"{self.root}/{table}"
 
@@ -101,6 +102,13 @@ class Lake:
         }
 
     # --- files ---
+
+    def folder(self, table: str) -> Path:
+        """Return a table's folder in a local lake, made when it is missing."""
+        path = Path(self.location(table))
+        with _local(f"write to {path}"):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def put_new(self, table: str, name: str, content: bytes) -> bool:
         """Write a file that must not be there yet; return False, with nothing written, when one is.

@@ -7,6 +7,7 @@ Requirements", "Valid Feature Names in Table Features", and the writer requireme
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,30 @@ _FREE_PROPERTIES = frozenset(
         "delta.tuneFileSizesForRewrites",
     }
 )
+# A wrong value makes other readers and writers fail at every look at the table. delta-rs takes an interval in this form
+# only.
+_TRUTH = "true|false"
+_DURATION = r"interval\s+\d+\s+(nanosecond|microsecond|millisecond|second|minute|hour|day|week)s?"
+_COUNT = r"[1-9]\d{0,8}"
+_VALUES = {
+    "delta.appendOnly": _TRUTH,
+    "delta.checkpoint.writeStatsAsJson": _TRUTH,
+    "delta.checkpoint.writeStatsAsStruct": _TRUTH,
+    "delta.checkpointInterval": _COUNT,
+    "delta.compatibility.symlinkFormatManifest.enabled": _TRUTH,
+    "delta.dataSkippingNumIndexedCols": r"-1|\d{1,9}",
+    "delta.deletedFileRetentionDuration": _DURATION,
+    "delta.enableExpiredLogCleanup": _TRUTH,
+    "delta.logRetentionDuration": _DURATION,
+    "delta.randomizeFilePrefixes": _TRUTH,
+    "delta.randomPrefixLength": r"\d{1,9}",
+    "delta.setTransactionRetentionDuration": _DURATION,
+}
+_FORMS = {
+    _TRUTH: "true or false",
+    _DURATION: "of the form `interval 30 days`, up to weeks",
+    _COUNT: "a number, at least 1",
+}
 MAPPING_MODE = "delta.columnMapping.mode"
 MAX_COLUMN_ID = "delta.columnMapping.maxColumnId"
 COLUMN_ID = "delta.columnMapping.id"
@@ -174,7 +199,7 @@ def _is_true(configuration: Mapping[str, str], name: str) -> bool:
 
 
 def check_properties(properties: Mapping[str, str]) -> None:
-    """Raise ConfigurationError for properties of Delta's own that an export does not set."""
+    """Raise ConfigurationError for properties of Delta's own that an export does not set, or not to such a value."""
     refused = sorted(name for name in properties if name.startswith("delta.") and name not in _FREE_PROPERTIES)
     if refused:
         raise ConfigurationError(
@@ -182,6 +207,10 @@ def check_properties(properties: Mapping[str, str]) -> None:
             " feature that an export does not serve",
             hint=f"it takes names without `delta.` in front, and {', '.join(sorted(_FREE_PROPERTIES))}",
         )
+    for name, value in properties.items():
+        form = _VALUES.get(name)
+        if form is not None and not re.fullmatch(form, value, re.IGNORECASE):
+            raise ConfigurationError(f"table property {name} is {value!r}: it has to be {_FORMS.get(form, 'a number')}")
 
 
 def all_fields(fields: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -98,6 +98,21 @@ def nan_leaves(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> d
     return {file: frozenset(ordinals) for file, ordinals in found.items()}
 
 
+def beyond_calendar(columns: Sequence[Column], reported: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+    """Return a column and its value that is infinite or outside the years 1 to 9999; None when none is reported.
+
+    SQL's own range ends there, and delta-rs, Trino and Spark fail on what is beyond.
+    """
+    for leaf in _leaves(columns, {}):
+        if leaf.type not in ("date", "timestamp", "timestamp_ntz"):
+            continue
+        found = reported.get(".".join(map(sql.identifier, leaf.path)), {})
+        for text in (found.get("min"), found.get("max")):
+            if text is not None and not re.match(r"\d{4}-\d\d-\d\d(?!.*BC)", text, re.ASCII):
+                return ".".join(leaf.path), text
+    return None
+
+
 @dataclass(frozen=True)
 class _Leaf:
     """A column as statistics count them: a struct's fields each, a list or map as one.

@@ -44,7 +44,7 @@ class Verified:
 
     table: str
     location: str
-    version: int
+    version: int | None
     files: int
     bytes: int
     log_rows: int | None

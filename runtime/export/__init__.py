@@ -100,7 +100,7 @@ def export_tables(
             prepared = [_prepare(reader, lake, schema, name, asked, manifest) for name in names]
         choice, engine = _engine(reader, lake, schema, names, asked.engine, engines or Engines(), say)
         if dry_run:
-            done = [steps.planned(item) for item in prepared]
+            done = [steps.would_be(item) for item in prepared]
         else:
             staged = steps.stage_all(reader, engine(), prepared, say)
             done = steps.commit_all(reader, staged, _info(run, f"{place.label}/{schema}", choice, manifest), say)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from runtime import sql
 from runtime.delta import log as delta_log
-from runtime.delta.commit import EXPORT_ID, NOT_COMMITTED, Committed
+from runtime.delta import types
+from runtime.delta.commit import EXPORT_ID, LOG, NOT_COMMITTED, Committed, check_writable, is_ours
 from runtime.delta.log import Snapshot, open_table
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError
 from runtime.export.duckdb_engine import relation, select_statement
@@ -62,23 +63,26 @@ def merge(reader: Reader, prepared: Prepared, info: Mapping[str, str]) -> Commit
     """Merge the source into the table, and return the commit as read back from the log.
 
     A conflict with another writer is tried again on the newest version, some times. Raises FailedError with code
-    NOT_COMMITTED when others were faster each time.
+    NOT_COMMITTED when others were faster each time, or changed the table so that the merge does not fit.
     """
     plan = prepared.plan
+    since: int | None = None
     for attempt in range(ATTEMPTS):
         before = _open(prepared)
+        since = before.version() if since is None else since
+        _check_still_fits(prepared, before)
         try:
             metrics = _merge(reader, prepared, before, info)
         except GoldlakeError as exc:
             # The answer to a commit can be lost on its way: the log decides.
-            found = _find(prepared)
+            found = _find(prepared, since)
             if found is not None:
                 return _committed(found, 0, retries=attempt)
             if not (isinstance(exc, FailedError) and re.search(r"Failed to commit|conflict", exc.message, re.I)):
                 raise
-            time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 - spreads writers, keeps no secret
+            _pause(attempt)
             continue
-        found = _find(prepared)
+        found = _find(prepared, since)
         if found is None:
             raise FailedError(f"the merge into {plan.location} has ended, and its log does not have it")
         done = _committed(found, int(metrics.get("num_source_rows", 0)), retries=attempt)
@@ -89,6 +93,11 @@ def merge(reader: Reader, prepared: Prepared, info: Mapping[str, str]) -> Commit
         hint="run the export again",
         code=NOT_COMMITTED,
     )
+
+
+def _pause(attempt: int) -> None:
+    """Wait for a random time that grows with each attempt, so that writers don't meet again."""
+    time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 - keeps no secret
 
 
 def _merge(reader: Reader, prepared: Prepared, table: DeltaTable, info: Mapping[str, str]) -> dict[str, Any]:
@@ -125,13 +134,36 @@ def _open(prepared: Prepared) -> DeltaTable:
     return table
 
 
-def _find(prepared: Prepared) -> Snapshot | None:
-    """Return the version that this merge made, None when it is not among the newest hundred."""
-    table = _open(prepared)
-    with delta_log.translated(f"Delta log of {prepared.plan.location}"):
-        for entry in table.history(100):
-            if entry.get(EXPORT_ID) == prepared.plan.export_id:
-                table.load_as_version(int(entry["version"]))
+def _check_still_fits(prepared: Prepared, table: DeltaTable) -> None:
+    """Raise FailedError when another writer changed the table so that the merge does not fit any more.
+
+    deltalake 1.6.6 would leave out a column of the source that the table has lost, and say nothing.
+    """
+    plan = prepared.plan
+    check_writable(table, plan.location)
+    with delta_log.translated(f"Delta log of {plan.location}"):
+        fields = Snapshot.of(table).metadata.fields
+    try:
+        types.evolve(fields, plan.fields, merge=prepared.options.schema_mode == "merge")
+    except ConfigurationError as exc:
+        raise FailedError(
+            f"another writer changed {plan.location} during this merge, which changed nothing: {exc.message}",
+            hint="run the export again",
+            code=NOT_COMMITTED,
+        ) from exc
+
+
+def _find(prepared: Prepared, since: int) -> Snapshot | None:
+    """Return the version after `since` that this merge made, None when there is none.
+
+    Not by delta-rs' history, which reads a hundred versions, and holds all threads of Python for that time.
+    """
+    plan, table = prepared.plan, _open(prepared)
+    for version in range(table.version(), since, -1):
+        content = plan.lake.read(plan.table, f"{LOG}/{version:020}.json")
+        if content is not None and is_ours(content, plan.export_id):
+            with delta_log.translated(f"Delta log of {plan.location}"):
+                table.load_as_version(version)
                 return Snapshot.of(table)
     return None
 

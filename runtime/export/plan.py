@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from runtime import duck, sql
@@ -61,6 +62,8 @@ def _prepare(
 ) -> Prepared:
     """Look at source and target, and decide."""
     location = lake.location(table)
+    sql.qualified(schema, table)
+    protocol.check_properties(wanted.properties)
     before = _snapshot(lake, location, wanted.mode)
     columns = _columns(reader, schema, table, wanted, model, before)
     _check_names(wanted, columns)
@@ -200,8 +203,9 @@ def _schema_changes(
 
 
 def _check_names(wanted: TableOptions, columns: Sequence[Column]) -> None:
-    """Raise ConfigurationError for options that name columns that are not there."""
+    """Raise ConfigurationError for names that SQL cannot have, and options that name columns that are not there."""
     names = {item.name for item in columns}
+    sql.qualified(*names)
     for what, given in (
         ("--partition-by", wanted.partition_by),
         ("--order-by", tuple(key.column for key in wanted.order_by)),
@@ -258,7 +262,7 @@ def _conditions(
                 f"--replace-where {text!r}: it takes column=value with a partition column ({listed})"
             )
         column = next(item for item in columns if item.name == name)
-        found[name] = (*found.get(name, ()), _value(column, value.strip()))
+        found[name] = (*found.get(name, ()), _value(column, value))
     return found
 
 
@@ -268,13 +272,21 @@ def _value(column: Column, text: str) -> str | None:
 
     if text in _NULL:
         return None
+    if column.type == "string":
+        return text
     kind = duckdb_engine.duckdb_type(column)
     try:
         with contextlib.closing(duck.connect()) as connection:
             found = connection.execute(f"SELECT CAST(CAST({sql.literal(text)} AS {kind}) AS VARCHAR)").fetchone()
-    except duckdb.Error:
-        raise ConfigurationError(f"--replace-where: {text!r} is no value of column {column.name!r} ({kind})") from None
-    return duckdb_engine.partition_value(column, None if found is None else str(found[0]))
+        value = str(found[0]) if found else ""
+        # DuckDB rounds, and would name another partition.
+        is_number = kind.endswith("INT") or kind == "INTEGER" or kind.startswith("DECIMAL")
+        is_value = not is_number or Decimal(text.strip()) == Decimal(value)
+    except (duckdb.Error, InvalidOperation):
+        is_value = False
+    if not is_value:
+        raise ConfigurationError(f"--replace-where: {text!r} is no value of column {column.name!r} ({kind})")
+    return duckdb_engine.partition_value(column, value)
 
 
 def _notes(plan: TablePlan, wanted: TableOptions, *, mapped: bool) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class TableExport:
     """What became of one table. In a dry run `rows`, `files` and `bytes` are None and `version` is today's.
 
     `version` is the Delta version that holds the rows, None for a table that is not there yet. `rows` and `files`
-    are those of the whole version, `rows_written` and `bytes` those of this export's Parquet files. `seconds` is the
+    are those of the whole version, `rows_written` and `bytes` those of this export's Parquet files;
+    of the files that a merge rewrites `bytes` is not known. `seconds` is the
     time for reading, uploading and committing this table. `outcome` is `exported`, `planned` (a dry run),
     `unchanged` (--if-changed found the same content) or `exists` (mode ignore). `retries` are the commits that
     another writer was faster than.
@@ -58,8 +59,8 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values; its form is named by the key `schema`."""
         tables = [asdict(item) for item in self.tables]
-        rows = sum(table.rows or 0 for table in self.tables)
-        return {"schema": SCHEMA, "rows": rows, **asdict(self), "tables": tables}
+        sums = {name: sum(table[name] or 0 for table in tables) for name in ("rows", "files", "bytes")}
+        return {"schema": SCHEMA, **sums, **asdict(self), "tables": tables}
 
 
 def peak_memory() -> int:

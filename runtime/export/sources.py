@@ -314,6 +314,14 @@ class Reader:
         ).fetchall()
         return str(rows[0][0]) if rows and rows[0][0] else None
 
+    def stop(self) -> None:
+        """End a statement that was interrupted: DuckDB's threads go on with it, and write, until the next one."""
+        import duckdb
+
+        self.connection.interrupt()
+        with contextlib.suppress(duckdb.Error):
+            self.connection.execute("ROLLBACK")
+
     def read_exactly(self, *, decimals: bool) -> None:
         """Make the source's numbers come as they are.
 
@@ -419,6 +427,11 @@ def translated(source: Source) -> Iterator[None]:
 
     try:
         yield
+    except RuntimeError as exc:
+        # DuckDB's Python package looks for Ctrl-C while it waits, and has this for it.
+        if str(exc) == "Query interrupted":
+            raise KeyboardInterrupt from exc
+        raise
     except (duckdb.Error, OSError) as exc:
         if isinstance(source, TrinoCatalog):
             raise _engine_error(f"export from {source.label}", duck.reason(exc)) from exc
@@ -442,7 +455,7 @@ def _file_error(source: DuckDBFile, text: str) -> GoldlakeError:
             f"{where} is held open by {who}: DuckDB lets a file be written by one process, and then read by no other",
             hint="export when that process has ended, or from a copy of the file",
         )
-    if "Permission denied" in text:
+    if "Permission denied" in text and str(source.path) in text:
         return AccessDeniedError(f"{where} may not be read: {text}")
     if "not a valid DuckDB database" in text:
         return ConfigurationError(f"{where} is not a DuckDB database")

@@ -164,7 +164,7 @@ def _commit(reader: SourceReader, item: Staged, info: Mapping[str, str], say: Ca
         created=committed.created,
         rows=committed.rows,
         files=committed.files,
-        bytes=sum(file.size for file in item.files),
+        bytes=None if item.merges else sum(file.size for file in item.files),
         seconds=round(item.seconds + time.perf_counter() - started, 3),
         rows_written=committed.added_rows,
         retries=committed.retries,
@@ -215,6 +215,12 @@ def verify_table(lake: Lake, table: str, committed: Committed) -> None:
     found = verify(lake, table, expected_rows=committed.rows, version=committed.version)
     if not found.ok:
         raise FailedError(f"version {committed.version} of {lake.location(table)}: {'; '.join(found.problems)}")
+
+
+def would_be(prepared: Prepared) -> TableExport:
+    """Return the report's line of a table in a dry run."""
+    stays = prepared.options.mode == options.IGNORE and prepared.before is not None
+    return planned(prepared, outcome=report.EXISTS if stays else report.PLANNED)
 
 
 def planned(prepared: Prepared, *, outcome: str = report.PLANNED, **known: object) -> TableExport:

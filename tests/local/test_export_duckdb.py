@@ -7,21 +7,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from runtime import cli, sql
 from runtime.aws import Connection
 from runtime.delta import types as delta_types
+from runtime.delta.commit import NOT_COMMITTED
 from runtime.errors import ConfigurationError, FailedError, GoldlakeError, NotReadyError, UnreachableError
 from runtime.export import ExportOptions, ExportReport, Manifest, TableExport, export_tables, parse_source
+from runtime.export import merge as merging
 from runtime.export.models import Model, ModelColumn
 from runtime.export.upload import Uploads
 from runtime.query import query
+from tests.local.faulty_proxy import Rule, faulty_proxy
 
 SALES = """
 CREATE TABLE gold.sales AS
@@ -440,7 +445,7 @@ def test_sorted_files_have_ranges_that_do_not_overlap(source: Source, tmp_path: 
     table = source.one(tmp_path, order_by=("id desc",), file_size="5MB")
     actions = log_of(table).get_add_actions(flatten=True)
     ranges = sorted(zip(actions.column("min.id").to_pylist(), actions.column("max.id").to_pylist(), strict=True))
-    assert len(ranges) > 3
+    assert len(ranges) > 2
     assert all(one[1] < following[0] for one, following in itertools.pairwise(ranges))
 
 
@@ -618,3 +623,117 @@ def test_errors_of_a_model_name_their_table(source: Source, tmp_path: Path) -> N
     source.run("CREATE TABLE gold.a AS SELECT 1 AS id; CREATE TABLE gold.b AS SELECT INTERVAL 1 DAY AS span")
     with pytest.raises(GoldlakeError, match=r"table gold\.b: column 'span'"):
         source.export(tmp_path)
+
+
+def test_the_command_skips_what_is_unchanged_and_writes_the_manifest_for_spectrum(
+    source: Source, aws: Connection, lake_bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.run(SALES)
+    target = f"s3://{lake_bucket}/gold"
+    command = (
+        "export", "--source", source.url, "--target", target, "--if-changed", "--symlink-manifest", "--verify-written",
+        "--partition-by", "day", "--output", "json",
+        "--endpoint-url", str(aws.endpoint_url), "--region", str(aws.region),
+    )  # fmt: skip
+    found = []
+    for _ in range(2):
+        code, out, err = goldlake(capsys, *command)
+        assert code == 0, err
+        found.append(json.loads(out)["tables"][0]["outcome"])
+    assert found == ["exported", "unchanged"]
+    key = "gold/sales/_symlink_format_manifest/day=2026-01-02/manifest"
+    (url,) = aws.client("s3").get_object(Bucket=lake_bucket, Key=key)["Body"].read().decode().splitlines()
+    assert url.removeprefix(f"s3://{lake_bucket}/") in parquet_files(target, aws)
+
+
+# --- merges that meet other writers ---
+
+
+def overtaken(monkeypatch: pytest.MonkeyPatch, winner: Callable[[], Any], times: int = 1) -> None:
+    """Let another writer commit after a merge has read the table, as often as that."""
+    merge = merging._merge
+    met: list[bool] = []
+
+    def after_the_winner(*arguments: Any) -> dict[str, Any]:
+        if len(met) < times:
+            met.append(True)
+            winner()
+        return merge(*arguments)
+
+    monkeypatch.setattr(merging, "_merge", after_the_winner)
+    monkeypatch.setattr(merging, "_pause", lambda _: None)
+
+
+FACT = "CREATE OR REPLACE TABLE gold.fact AS SELECT i::BIGINT AS id, '{}' AS state FROM range({}, {}) r(i)"
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_merge_that_another_writer_overtakes_is_done_on_the_newest_version(
+    source: Source, lake: tuple[str, Connection | None], monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    source.run(FACT.format("old", 0, 10))
+    table = source.one(*lake)
+    source.run(FACT.format("new", 5, 12))
+    # It writes a key that the merge has too: on the version that it read, the merge would add it a second time.
+    other: dict[str, list[Any]] = {"id": [11, 12], "state": ["theirs", "theirs"]}
+    overtaken(monkeypatch, lambda: write(table, lake[1], other, mode))
+    merged = source.one(*lake, mode="merge", unique_key=("id",), verify=True)
+    kept = [(number, "old") for number in range(5)] if mode == "append" else []
+    expected = [*kept, *((number, "new") for number in range(5, 12)), (12, "theirs")]
+    assert rows(*lake, "FROM fact ORDER BY id") == expected
+    assert (merged.version, merged.rows, merged.retries) == (2, len(expected), 1)
+
+
+def write(table: TableExport, aws: Connection | None, columns: dict[str, list[Any]], mode: Any, **options: Any) -> None:
+    """Write rows by delta-rs."""
+    from arro3.core import Array, DataType, Table
+
+    kinds = {int: DataType.int64(), str: DataType.utf8()}
+    content = Table.from_pydict({name: Array(values, kinds[type(values[0])]) for name, values in columns.items()})
+    storage_options = None if aws is None else aws.storage_options()
+    write_deltalake(table.location, content, mode=mode, storage_options=storage_options, **options)
+
+
+def test_a_merge_gives_up_when_others_are_faster_each_time_and_leaves_their_rows(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.run(FACT.format("old", 0, 3))
+    table = source.one(tmp_path)
+    numbers = itertools.count(100)
+    overtaken(monkeypatch, lambda: write(table, None, {"id": [next(numbers)], "state": ["x"]}, "append"), 99)
+    source.run(FACT.format("new", 0, 3))
+    with pytest.raises(FailedError, match="during each of 5 merges, of which nothing is in the table") as raised:
+        source.one(tmp_path, mode="merge", unique_key=("id",))
+    assert raised.value.code == NOT_COMMITTED
+    found = rows(str(tmp_path), None, "FROM fact ORDER BY id")
+    assert found == [*((number, "old") for number in range(3)), *((number, "x") for number in range(100, 105))]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "diff"),
+    [({"id": [7]}, r"\+ state string"), ({"id": [7], "state": ["x"], "more": ["y"]}, "- more string")],
+    ids=["dropped", "added"],
+)
+def test_a_merge_whose_winner_changed_the_columns_is_refused_with_a_diff(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, list[Any]], diff: str
+) -> None:
+    source.run(FACT.format("old", 0, 3))
+    table = source.one(tmp_path)
+    overtaken(monkeypatch, lambda: write(table, None, theirs, "overwrite", schema_mode="overwrite"))
+    source.run(FACT.format("new", 0, 3))
+    with pytest.raises(FailedError, match=f"another writer changed (?s:.)*{diff}") as raised:
+        source.one(tmp_path, mode="merge", unique_key=("id",))
+    assert raised.value.code == NOT_COMMITTED
+    assert rows(str(tmp_path), None, "FROM fact") == [tuple(values[0] for values in theirs.values())]
+
+
+def test_a_merge_whose_commit_gets_no_answer_is_there_once(source: Source, aws: Connection, lake_bucket: str) -> None:
+    source.run(FACT.format("old", 0, 3))
+    target = f"s3://{lake_bucket}/gold"
+    source.one(target, aws)
+    source.run(FACT.format("new", 2, 5))
+    rule = Rule(r"PUT .*_delta_log/\d{20}\.json", "lost answer", times=1)
+    with faulty_proxy(urlsplit(aws.endpoint_url or "").port or 0, rule) as (_, url):
+        merged = source.one(target, Connection(url, region=aws.region), mode="merge", unique_key=("id",))
+    assert (merged.version, merged.rows, rule.seen) == (1, 5, 1)
+    assert rows(target, aws, "FROM fact ORDER BY id") == [(0, "old"), (1, "old"), (2, "new"), (3, "new"), (4, "new")]

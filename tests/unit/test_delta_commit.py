@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.delta import actions, protocol, vacuum
 from runtime.delta.actions import DataFile, LogFile, TableMetadata
-from runtime.delta.commit import Change, _check_partitions, _is_ours
+from runtime.delta.commit import Change, _check_partitions, is_ours
 from runtime.delta.lake import StoredFile, refuse_unsafe_rename
 from runtime.delta.manifest import manifests
 from runtime.delta.protocol import Protocol, new_protocol, obstacles
@@ -206,9 +206,9 @@ def test_protocol_and_metadata_come_before_files() -> None:
 
 def test_a_commit_is_known_by_its_export() -> None:
     ours = b'{"commitInfo":{"goldlake.exportId":"e1"}}\n{"add":{}}\n'
-    assert _is_ours(ours, "e1")
-    assert not _is_ours(ours, "e2")
-    assert not _is_ours(b'{"add":{}}\n', "e1")
+    assert is_ours(ours, "e1")
+    assert not is_ours(ours, "e2")
+    assert not is_ours(b'{"add":{}}\n', "e1")
 
 
 # --- the protocol ---
