@@ -216,7 +216,7 @@ def compare(
                 taken[way].append(one_round(way, source, target))
             last = taken[way][-1]
             say(f"{title}, round {number + 1}, {way}: {last['seconds']:.2f} s, {last['peak'] / 2**20:.0f} MiB")
-    results = [
+    results: list[dict[str, Any]] = [
         {
             "case": title,
             "rows": rows,
