@@ -37,7 +37,12 @@ test: setup ## All tests and checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd dbt_gold && ../$(BIN)/sqlfluff lint --quiet models tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+.PHONY: lint-sql
+lint-sql: setup ## The style of the dbt project's SQL
+	cd dbt_gold && ../$(BIN)/sqlfluff lint --quiet models tests
 
 .PHONY: unit
 unit: setup ## The tests that start no process
@@ -58,6 +63,7 @@ lock: setup ## Pin all packages anew: requirements.txt and the emulator's
 		--output-file requirements.txt --custom-compile-command "make lock"
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 local/emulator-requirements.in \
 		--output-file local/emulator-requirements.txt --custom-compile-command "make lock"
+	$(BIN)/goldlake layers lock
 
 .PHONY: clean
 clean: ## Stop the local platform and remove everything that was made; the state backend's own state stays

@@ -23,9 +23,21 @@ from runtime.errors import ConfigurationError
 
 STEPS = ("check", "build", "export", "register")
 
-# Four functions of 900 s at most, and five minutes for what is between them: the waits before retries are 30 s a step.
-# Step Functions itself would let a run that hangs go on for a year.
-DEFAULT_TIMEOUT_SECONDS = len(STEPS) * 900 + 300
+# How often a build that ran into the function's time limit is gone on with, by a call of its own each time.
+DEFAULT_HAND_OVER_RETRIES = 3
+MAX_HAND_OVER_RETRIES = 20
+
+
+def longest_run(hand_over_retries: int) -> int:
+    """Return how many seconds a run may take.
+
+    Functions of 900 s at most, and five minutes for what is between them: the waits before retries are 30 s a step.
+    Step Functions itself would let a run that hangs go on for a year.
+    """
+    return (len(STEPS) + hand_over_retries) * 900 + 300
+
+
+DEFAULT_TIMEOUT_SECONDS = longest_run(DEFAULT_HAND_OVER_RETRIES)
 MAX_TIMEOUT_SECONDS = 365 * 24 * 3600
 
 # Ends of an execution that somebody should know of (Step Functions developer guide, "Execution status change").
@@ -43,7 +55,13 @@ _TRANSIENT = [
 # A whole answer, and what of dbt's is kept: a state holds 256 KiB at most (Step Functions quotas), which the results of
 # some hundred nodes fill. They are in the run's artifacts and in the function's log.
 _ANSWER = {"answer.$": "$.Payload"}
-_VERDICT_ONLY = {"answer": {"statusCode.$": "$.Payload.statusCode", "message.$": "$.Payload.message"}}
+_VERDICT_ONLY = {
+    "answer": {
+        "statusCode.$": "$.Payload.statusCode",
+        "outcome.$": "$.Payload.outcome",
+        "message.$": "$.Payload.message",
+    }
+}
 
 
 def _task(
@@ -76,6 +94,50 @@ def _verdict(step: str, following: str, *, failed: str) -> dict[str, Any]:
     }
 
 
+def _dbt_verdict(step: str, following: str, *, deadline: str) -> dict[str, Any]:
+    """Return a choice over dbt's answer: 0 goes on, and a build that ran out of time is gone on with."""
+    answer = f"$.{step}.answer"
+    return {
+        "Type": "Choice",
+        "Choices": [
+            {"Variable": f"{answer}.statusCode", "NumericEquals": 0, "Next": following},
+            {"Variable": f"{answer}.outcome", "StringEquals": "deadline", "Next": deadline},
+            {"Variable": f"{answer}.outcome", "StringEquals": "unreachable", "Next": f"{step.capitalize()}Unreachable"},
+        ],
+        "Default": f"{step.capitalize()}Failed",
+    }
+
+
+def _hand_over(function_arn: str, retries: int) -> dict[str, dict[str, Any]]:
+    """Return the states that go on with a build whose time was up: calls of dbt's `retry`, so many at most."""
+    attempt = "$.hand_over.attempt"
+    return {
+        "HandOver": {"Type": "Pass", "Result": {"attempt": 1}, "ResultPath": "$.hand_over", "Next": "Retry"},
+        "Retry": _task(
+            function_arn,
+            "retry",
+            {"command": "retry", "run_id.$": "$$.Execution.Name"},
+            "RetryVerdict",
+            keep=_VERDICT_ONLY,
+        ),
+        "RetryVerdict": _dbt_verdict("retry", "Export", deadline="RetryMore"),
+        "RetryMore": {
+            "Type": "Choice",
+            "Choices": [{"Variable": attempt, "NumericLessThan": retries, "Next": "RetryNext"}],
+            "Default": "RetryFailed",
+        },
+        "RetryNext": {
+            "Type": "Pass",
+            "Parameters": {"attempt.$": f"States.MathAdd({attempt}, 1)"},
+            "ResultPath": "$.hand_over",
+            "Next": "Retry",
+        },
+        "RetryFailed": _fail("retry", "Failed"),
+        "RetryUnreachable": _fail("retry", "Unreachable"),
+        "RetryCrashed": _crashed("retry"),
+    }
+
+
 def _fail(step: str, error: str) -> dict[str, Any]:
     return {
         "Type": "Fail",
@@ -93,7 +155,11 @@ def _crashed(step: str) -> dict[str, Any]:
     }
 
 
-def definition(functions: Mapping[str, str], timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS) -> dict[str, Any]:
+def definition(
+    functions: Mapping[str, str],
+    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS,
+    hand_over_retries: int = DEFAULT_HAND_OVER_RETRIES,
+) -> dict[str, Any]:
     """Return the state machine in Amazon States Language; `functions` maps each of STEPS to a function's ARN.
 
     Every answer holds `statusCode` (0 done, 1 the answer is no, 2 infrastructure cannot be reached) and
@@ -101,7 +167,11 @@ def definition(functions: Mapping[str, str], timeout_seconds: int = DEFAULT_TIME
     wrong with the pipeline. All other ends but "done" are failures that name their step: Failed and Unreachable with
     the answer's message, Crashed with the error of a function that gave no answer.
 
-    The execution's input is for dbt: `{}`, or any of select, exclude, full_refresh and vars.
+    A build that ran into the function's time limit has the outcome "deadline". It is gone on with by
+    `hand_over_retries` calls of dbt's `retry` at most, which build what remains; a node that takes longer than the
+    limit by itself ends all of them.
+
+    The execution's input is for dbt: `{}`, or any of select, exclude, selector, state, full_refresh, vars, threads.
     """
     run = {"run_id.$": "$$.Execution.Name"}
     states: dict[str, Any] = {
@@ -115,7 +185,7 @@ def definition(functions: Mapping[str, str], timeout_seconds: int = DEFAULT_TIME
             "BuildVerdict",
             keep=_VERDICT_ONLY,
         ),
-        "BuildVerdict": _verdict("build", "Export", failed="BuildFailed"),
+        "BuildVerdict": _dbt_verdict("build", "Export", deadline="HandOver" if hand_over_retries else "BuildFailed"),
         "Export": _task(functions["export"], "export", run, "ExportVerdict"),
         "ExportVerdict": _verdict("export", "Register", failed="ExportFailed"),
         "Register": _task(
@@ -132,6 +202,8 @@ def definition(functions: Mapping[str, str], timeout_seconds: int = DEFAULT_TIME
         states[f"{step.capitalize()}Crashed"] = _crashed(step)
         if step != "check":
             states[f"{step.capitalize()}Failed"] = _fail(step, "Failed")
+    if hand_over_retries:
+        states |= _hand_over(functions["build"], hand_over_retries)
     return {
         "Comment": "Goldlake: silver to registered gold tables",
         "StartAt": "Check",
@@ -187,8 +259,10 @@ class GoldPipelineArgs:
     tags: dict[str, str]
     region: str = ""
     """Where it runs. With it, the schedule's role is for the default schedule group alone."""
-    timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
-    """When a whole run is ended, whatever it is at."""
+    timeout_seconds: int | None = None
+    """When a whole run is ended, whatever it is at; without it, what all its functions may take together."""
+    hand_over_retries: int = DEFAULT_HAND_OVER_RETRIES
+    """How many more calls a build gets that ran into the function's time limit."""
     key_arn: pulumi.Input[str] | None = None
     """The KMS key of the log, and of the dead letter queue; AWS's own without it."""
     notification_topic_arn: pulumi.Input[str] | None = None
@@ -204,10 +278,15 @@ class GoldPipeline(pulumi.ComponentResource):
     schedule_name: pulumi.Output[str]
 
     def __init__(self, name: str, args: GoldPipelineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        if not 1 <= args.timeout_seconds <= MAX_TIMEOUT_SECONDS:
+        if args.timeout_seconds is not None and not 1 <= args.timeout_seconds <= MAX_TIMEOUT_SECONDS:
             raise ConfigurationError(
                 f"{name} has timeout_seconds {args.timeout_seconds}: Step Functions runs an execution for "
                 f"1 to {MAX_TIMEOUT_SECONDS} seconds (a year)"
+            )
+        if not 0 <= args.hand_over_retries <= MAX_HAND_OVER_RETRIES:
+            raise ConfigurationError(
+                f"{name} has hand_over_retries {args.hand_over_retries}: 0 to {MAX_HAND_OVER_RETRIES} are allowed, "
+                "what takes longer belongs into a container"
             )
         super().__init__("goldlake:pipeline:GoldPipeline", name, None, opts)
         machine = self._machine(name, args)
@@ -220,6 +299,8 @@ class GoldPipeline(pulumi.ComponentResource):
 
     def _machine(self, name: str, args: GoldPipelineArgs) -> aws.sfn.StateMachine:
         arns = pulumi.Output.all(**args.function_arns)
+        retries = args.hand_over_retries
+        timeout = args.timeout_seconds or longest_run(retries)
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
             # The vendedlogs prefix keeps the log group's resource policy below its size limit
@@ -246,7 +327,7 @@ class GoldPipeline(pulumi.ComponentResource):
             name,
             name=args.state_machine_name,
             role_arn=role.arn,
-            definition=pulumi.Output.json_dumps(arns.apply(lambda found: definition(found, args.timeout_seconds))),
+            definition=pulumi.Output.json_dumps(arns.apply(lambda found: definition(found, timeout, retries))),
             logging_configuration=aws.sfn.StateMachineLoggingConfigurationArgs(
                 level="ERROR",
                 include_execution_data=False,

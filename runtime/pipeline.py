@@ -176,7 +176,10 @@ def _step_result(name: str, seconds: float, state: dict[str, Any]) -> StepResult
         message = f"{error.get('Error', 'no answer')}: {error.get('Cause', '')}"
         return StepResult(name, "crashed", round(seconds, 3), None, message)
     answer = state[name]["answer"]
-    result = {0: "ok", 1: "not ready" if name == "check" else "failed"}.get(answer["statusCode"], "unreachable")
+    # The build says more than its code: deadline, refused, busy.
+    words = {0: "ok", 1: "not ready" if name == "check" else "failed"}
+    said = answer.get("outcome", words.get(answer["statusCode"], "unreachable"))
+    result = "ok" if answer["statusCode"] == 0 else said
     tables = answer.get("report", {}).get("tables", [])
     counted = [table["rows"] for table in tables if table.get("rows") is not None]
     return StepResult(name, result, round(seconds, 3), sum(counted) if counted else None, answer["message"])

@@ -76,6 +76,7 @@ class Warehouse:
                 user=self.user,
                 password=self.password,
                 ssl=self.ssl,
+                sslmode="verify-full",
                 timeout=timeout_seconds,
             )
         except (redshift_connector.Error, OSError) as exc:

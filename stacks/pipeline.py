@@ -35,6 +35,7 @@ def deploy(settings: Settings, inputs: Inputs) -> PipelineOutputs:
             },
             schedule_expression=settings.schedule_expression,
             schedule_enabled=settings.schedule_enabled,
+            hand_over_retries=settings.hand_over_retries,
             log_retention_days=settings.log_retention_days,
             key_arn=inputs.foundation.key_arn if settings.customer_key else None,
             notification_topic_arn=inputs.foundation.alarm_topic_arn,

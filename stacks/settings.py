@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from components.naming import STANDARD_TAGS, Names
+from components.pipeline import DEFAULT_HAND_OVER_RETRIES, MAX_HAND_OVER_RETRIES
 from components.redshift import CAPACITIES, LARGE_CAPACITIES, LARGE_REGIONS, LIMITS, MAX_CAPACITY, PORTS
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
@@ -277,7 +278,19 @@ class Settings(BaseModel):
     ] = ""
     canary_percent: Annotated[int, _must(_between(0, 99), "0 to 99 percent")] = 0
 
+    dbt_operations: Annotated[
+        tuple[str, ...],
+        _must(_each_once(_matches(r"[A-Za-z_][A-Za-z0-9_.]{0,99}")), "names of macros, each once"),
+    ] = ()
+
     # Pipeline
+    hand_over_retries: Annotated[
+        int,
+        _must(
+            _between(0, MAX_HAND_OVER_RETRIES),
+            f"0 for none, or 1 to {MAX_HAND_OVER_RETRIES}: what takes longer belongs into a container",
+        ),
+    ] = DEFAULT_HAND_OVER_RETRIES
     schedule_expression: Annotated[
         str,
         _must(_matches(r"(cron|rate|at)\(.+\)"), "cron(...), rate(...) or at(...), as EventBridge Scheduler has them"),

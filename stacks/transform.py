@@ -38,6 +38,8 @@ from stacks.settings import Settings
 FUNCTIONS_CODE = "functions"
 LAYERS = ("dbt_redshift", "dbt_project", "duckdb", "delta", "trino")
 
+# The dbt runner's own variable: macros that an event may call (lambdas.dbt_runner.event).
+DBT_OPERATIONS = "DBT_OPERATIONS"
 # What each step's function needs on its path. A function and its layers unzip to 250 MiB at most.
 STEP_LAYERS: Mapping[str, tuple[str, ...]] = {
     "check": ("dbt_project", "delta"),
@@ -240,6 +242,7 @@ def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> d
         "build": {
             **connection,
             env.ARTIFACTS_LOCATION: inputs.lake.artifacts_bucket.apply(lambda bucket: f"s3://{bucket}/dbt"),
+            **({DBT_OPERATIONS: ",".join(settings.dbt_operations)} if settings.dbt_operations else {}),
         },
         "export": {**connection, env.GOLD_LOCATION: gold},
         "register": register,

@@ -1,7 +1,7 @@
 """The wire gateway: takes Redshift's clients on TCP and relays them to PostgreSQL's Unix socket.
 
 It changes three things and is transparent otherwise: parameters that only Redshift knows are dropped from the
-start-up packet, `server_version` is reported as Redshift reports it, and the two statements that PostgreSQL cannot
+start-up packet, `server_version` is reported as Redshift reports it, and the three statements that PostgreSQL cannot
 read at all are put into its words (`postgres_sql`). Message formats: "Frontend/Backend
 Protocol" in PostgreSQL's manual, protocol 3.
 """
@@ -59,7 +59,7 @@ _KNOWN_PARAMETERS = frozenset(
     }
 )
 
-_REWRITTEN = re.compile(rb"external\s+schema|password\s+disable", re.IGNORECASE)
+_REWRITTEN = re.compile(rb"external\s+schema|password\s+disable|diststyle|distkey|sortkey", re.IGNORECASE)
 _START = r"(?P<start>(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*)"
 _LITERAL = r"'(?:[^']|'')*'"
 _EXTERNAL_SCHEMA = re.compile(
@@ -71,6 +71,16 @@ _EXTERNAL_SCHEMA = re.compile(
 )
 _DEFINES_USER = re.compile(
     rf"{_START}(?:create|alter)\s+(?:or\s+replace\s+)?(?:user|procedure)\b", re.IGNORECASE | re.DOTALL
+)
+# CREATE TABLE to its end; texts, quoted names and comments may hold a semicolon.
+_QUOTED = rf"""{_LITERAL}|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/"""
+_CREATES_TABLE = re.compile(
+    rf"{_START}create\s+(?:(?:local\s+)?temp(?:orary)?\s+)?table\b(?:{_QUOTED}|[^;])*", re.IGNORECASE | re.DOTALL
+)
+_TABLE_ATTRIBUTE = re.compile(
+    rf"""(?P<kept>{_QUOTED})|\bdiststyle\s+(?:auto|even|key|all)\b|\bdistkey\s*\([^()]*\)
+         |\b(?:(?:compound|interleaved)\s+)?sortkey\s*\([^()]*\)""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _NO_PASSWORD = re.compile(r"\bpassword\s+disable\b", re.IGNORECASE)
 # A schema whose tables the mirror fills (external.py): its tables are PostgreSQL's superuser's, for everyone to read.
@@ -147,10 +157,12 @@ def postgres_sql(text: str) -> str:
     """Return Redshift's SQL text with what PostgreSQL cannot read in its words.
 
     CREATE EXTERNAL SCHEMA becomes a block that makes a schema for the mirror to fill; PASSWORD DISABLE of a user,
-    also within a procedure that creates one, PASSWORD NULL.
+    also within a procedure that creates one, PASSWORD NULL. CREATE TABLE loses DISTSTYLE, DISTKEY and SORTKEY: there
+    is one node, and PostgreSQL sorts nothing.
     """
     if _DEFINES_USER.search(text):
         text = _NO_PASSWORD.sub("PASSWORD NULL", text)
+    text = _CREATES_TABLE.sub(lambda table: _TABLE_ATTRIBUTE.sub(lambda found: found["kept"] or "", table[0]), text)
     return _EXTERNAL_SCHEMA.sub(_mirrored, text)
 
 

@@ -36,24 +36,42 @@ create or replace function pg_catalog.nvl(anyelement, anyelement) returns anyele
 language sql immutable parallel safe
 as $$ select coalesce($1, $2) $$;
 
--- JSON functions of Redshift work on varchar; invalid text is an error unless null_if_invalid is true.
-create or replace function pg_catalog.json_array_length(json_text varchar, null_if_invalid boolean default false)
-returns integer language sql immutable strict parallel safe
+-- JSON functions of Redshift work on varchar; invalid text is an error unless null_if_invalid is true. An escape may
+-- stand for what no text can hold (\u0000, half a surrogate pair): that is invalid, and jsonb knows.
+create or replace function pg_catalog.goldlake_is_json(json_text varchar)
+returns boolean language sql stable parallel safe
 as $$
-    select case when not null_if_invalid or json_text is json array
+    select json_text is json and (position('\u' in json_text) = 0 or pg_input_is_valid(json_text, 'jsonb'))
+$$;
+
+-- Volatile, and so computed once a row: PostgreSQL would write a common table expression that is read once into the
+-- query around it, and parse an array again for each field of each element.
+create or replace function pg_catalog.json_array_length(json_text varchar, null_if_invalid boolean default false)
+returns integer language sql volatile parallel safe
+as $$
+    select case when not null_if_invalid or (json_text is json array and pg_catalog.goldlake_is_json(json_text))
                 then pg_catalog.json_array_length(json_text::json) end
 $$;
 
 create or replace function pg_catalog.json_extract_array_element_text(
     json_text varchar, pos integer, null_if_invalid boolean default false)
-returns varchar language sql immutable strict parallel safe
+returns varchar language sql volatile parallel safe
 as $$
-    select case when not null_if_invalid or json_text is json array then json_text::json ->> pos end
+    select case when not null_if_invalid or (json_text is json array and pg_catalog.goldlake_is_json(json_text))
+                then json_text::json ->> pos end
 $$;
 
 create or replace function pg_catalog.json_extract_path_text(json_text varchar, variadic path text[])
 returns varchar language sql immutable strict parallel safe
 as $$ select json_text::json #>> path $$;
+
+-- With null_if_invalid for paths of one element only: PostgreSQL has nothing behind a variadic parameter.
+create or replace function pg_catalog.json_extract_path_text(json_text varchar, path text, null_if_invalid boolean)
+returns varchar language sql volatile parallel safe
+as $$
+    select case when not null_if_invalid or (json_text is json object and pg_catalog.goldlake_is_json(json_text))
+                then json_text::json ->> path end
+$$;
 
 create or replace function pg_catalog.is_valid_json(json_text varchar)
 returns boolean language sql immutable parallel safe

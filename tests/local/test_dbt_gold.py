@@ -1,33 +1,17 @@
-"""The dbt project, built by the real dbt on the local Redshift and on DuckDB."""
+"""The dbt project, built by the real dbt on the local Redshift."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
-import redshift_connector
 
-from runtime import sql
 from runtime.silver import SILVER_TABLES
-
-REPOSITORY = Path(__file__).parents[2]
-PROJECT = REPOSITORY / "dbt_gold"
-PASSWORD = "Xy7localonly"
-TYPES = {"string": "varchar", "double": "double precision"}
+from tests.local.dbt_support import MARTS, PASSWORD, PROJECT, Warehouse, running_warehouse, silver_ddl
 
 POSTINGS = """
     insert into silver_linkedin.job_postings
@@ -44,7 +28,8 @@ COMPANIES = """
 """
 ENRICHMENT = """
     insert into silver_ai.job_enrichment
-    select 'p' || i, '[]', 'senior', 'data', 0.5, 'm', timestamp '2026-06-02'
+    select 'p' || i, '[{"name": "SQL"}, {"name": "Skill ' || (i % 5) || '"}]', 'senior', 'data', 0.5, 'm',
+           timestamp '2026-06-02'
       from generate_series(1, 400) as numbers(i)
 """
 # Fifty postings come again with a new title, fifty are new; one comes late in a version older than what is there.
@@ -64,94 +49,19 @@ LATER_ENRICHMENT = """
         ('p500', '[]', 'principal', 'data', 0.9, 'm', timestamp '2026-07-02')
 """
 
-
-def silver_ddl() -> list[str]:
-    """Return statements that make the silver schemas and tables."""
-    statements = []
-    for table in SILVER_TABLES:
-        columns = ", ".join(
-            f"{sql.identifier(column.name)} {TYPES.get(column.type, column.type)}" for column in table.columns
-        )
-        statements.append(f"create schema if not exists {sql.identifier(table.schema)}")
-        statements.append(f"create table {sql.qualified(table.schema, table.name)} ({columns})")
-    return statements
-
-
-@dataclass
-class Warehouse:
-    """A local Redshift, and dbt runs against it."""
-
-    port: int
-    work: Path
-
-    def query(self, statement: str) -> list[list[Any]]:
-        with contextlib.closing(
-            redshift_connector.connect(
-                host="127.0.0.1", port=self.port, database="analytics", user="admin", password=PASSWORD, ssl=False
-            )
-        ) as connection:
-            connection.autocommit = True
-            cursor = connection.cursor()
-            cursor.execute(statement)
-            return [list(row) for row in cursor.fetchall()] if cursor.description else []
-
-    def dbt(self, *arguments: str, **environment: str) -> str:
-        """Run dbt, expect success, and return its output."""
-        own = {
-            "REDSHIFT_HOST": "127.0.0.1",
-            "REDSHIFT_PORT": str(self.port),
-            "REDSHIFT_USER": "admin",
-            "REDSHIFT_SSLMODE": "disable",
-            "DBT_ENV_SECRET_REDSHIFT_PASSWORD": PASSWORD,
-            "DBT_PROFILES_DIR": str(PROJECT),
-            "DBT_TARGET_PATH": str(self.work / "target"),
-            "DBT_LOG_PATH": str(self.work / "logs"),
-        }
-        done = subprocess.run(
-            [str(Path(sys.prefix) / "bin" / "dbt"), "--no-use-colors", *arguments],
-            cwd=PROJECT,
-            env=os.environ | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def artifact(self, name: str) -> Any:
-        """Return one of dbt's JSON artifacts."""
-        return json.loads((self.work / "target" / name).read_text())
+# A posting that named two skills names none.
+EMPTIED_ENRICHMENT = """
+    insert into silver_ai.job_enrichment values ('p1', '[]', 'senior', 'data', 0.5, 'm', timestamp '2026-07-02')
+"""
 
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    """A local Redshift whose silver tables are filled by SQL."""
-    work = tmp_path_factory.mktemp("dbt")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    log = work / "redshift.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "local.redshift", "--data", str(work / "data"), "--port", str(port)],
-            cwd=REPOSITORY,
-            env=os.environ | {"GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": PASSWORD},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while "ready on" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        server = Warehouse(port, work)
-        for statement in (*silver_ddl(), POSTINGS, COMPANIES, ENRICHMENT):
-            server.query(statement)
+    """A local Redshift whose silver tables are filled by SQL, and which gold has been built in."""
+    with running_warehouse(tmp_path_factory.mktemp("dbt")) as server:
+        server.query(*silver_ddl(), POSTINGS, COMPANIES, ENRICHMENT, "create user reader password 'Reader1234'")
+        server.dbt("build")
         yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +77,7 @@ def test_every_mart_has_an_enforced_contract_with_types_and_descriptions(manifes
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model" and node["config"]["materialized"] != "ephemeral"
     ]
+    assert {mart["name"] for mart in marts} == set(MARTS) - {"dim_date", "dim_company_history"}
     assert {mart["schema"] for mart in marts} == {"gold"}
     for mart in marts:
         assert mart["config"]["contract"]["enforced"], mart["name"]
@@ -200,14 +111,17 @@ def test_the_calendar_has_every_day_of_eleven_years() -> None:
     assert days[-1] == datetime.date(2030, 12, 31)
 
 
-def test_a_second_build_takes_new_and_updated_rows_and_makes_no_duplicate(warehouse: Warehouse) -> None:
+def test_late_data_makes_no_duplicate_and_a_full_refresh_changes_nothing(warehouse: Warehouse) -> None:
     counts = "select count(*), count(distinct job_posting_id) from gold.fact_job_posting"
-    warehouse.dbt("build")
+    skills = "select count(*), max(mentions) from gold.bridge_job_skill where job_posting_id = 'p1'"
     assert warehouse.query(counts) == [[1000, 1000]]
     assert warehouse.query("select count(*) from gold.dim_date") == [[4018]]
+    assert warehouse.query(skills) == [[2, 1]]
 
-    for statement in (LATER_POSTINGS, STALE_POSTING, LATER_ENRICHMENT):
-        warehouse.query(statement)
+    # A company changes its name, and one is deleted.
+    renamed = "insert into silver_companies.companies (company_id, name, updated_at) values ('c1', 'New', '2026-07-01')"
+    deleted = "delete from silver_companies.companies where company_id = 'c2'"
+    warehouse.query(LATER_POSTINGS, STALE_POSTING, LATER_ENRICHMENT, EMPTIED_ENRICHMENT, renamed, deleted)
     warehouse.dbt("build")
 
     assert warehouse.query(counts) == [[1050, 1050]]
@@ -216,31 +130,112 @@ def test_a_second_build_takes_new_and_updated_rows_and_makes_no_duplicate(wareho
     assert warehouse.query(titles + "'Stale%'") == [[0]]
     enriched = "select seniority from gold.fact_job_posting where job_posting_id = 'p500'"
     assert warehouse.query(enriched) == [["principal"]]
+    assert warehouse.query(skills) == [[1, 0]]
     assert warehouse.query("select sum(postings) from gold.agg_daily_postings") == [[1050]]
-    unknown = "select count(*) from gold.dim_company where company_id = 'unknown'"
-    assert warehouse.query(unknown) == [[1]]
+    assert warehouse.query("select round(sum(weight)) from gold.bridge_job_skill") == [[1050.0]]
+    names = (
+        "select company_name, is_inferred from gold.dim_company where company_id in ('c1', 'c2', 'unknown') order by 1"
+    )
+    assert warehouse.query(names) == [["New", False], ["Unknown", True], ["Unknown", True]]
+    history = (
+        "select company_id, company_name, dbt_valid_to is null from gold.dim_company_history"
+        " where company_id in ('c1', 'c2') order by company_id, dbt_valid_from"
+    )
+    assert warehouse.query(history) == [["c1", "Company 1", False], ["c1", "New", True], ["c2", "Company 2", False]]
+
+    tables = {table: warehouse.query(f"select * from gold.{table} order by 1, 2, 3") for table in MARTS}  # noqa: S608
+    warehouse.dbt("run", "--full-refresh")
+    for table, rows in tables.items():
+        assert warehouse.query(f"select * from gold.{table} order by 1, 2, 3") == rows, table  # noqa: S608
+
+
+def test_docs_readers_and_frozen_rows(warehouse: Warehouse) -> None:
+    variables = "{gold_readers: [reader], frozen_after_days: 7}"
+    warehouse.dbt("run", "--select", "fact_job_posting", "bridge_job_skill", "--vars", variables)
+    for model in ("facts/fact_job_posting", "bridges/bridge_job_skill"):
+        ran = (warehouse.work / "target" / "run" / "gold_layer" / "models" / f"{model}.sql").read_text()
+        # The delete of dbt: what it passes over, the model must not have chosen.
+        delete, _, _ = ran[ran.index("delete from") :].partition(";")
+        assert "posted_date >= (select max(posted_date) - 7 from" in delete, ran
+    can_read = "select has_table_privilege('reader', 'gold.{}', 'select')"
+    assert warehouse.query(can_read.format("fact_job_posting")) == [[True]]
+    assert warehouse.query(can_read.format("dim_skill")) == [[False]]
 
     warehouse.dbt("docs", "generate")
     catalog = warehouse.artifact("catalog.json")
     assert not catalog["errors"]
-    assert {node["metadata"]["name"] for node in catalog["nodes"].values()} == {
-        "agg_daily_postings",
-        "dim_company",
-        "dim_date",
-        "fact_job_posting",
-    }
+    found = {node["metadata"]["name"]: node for node in catalog["nodes"].values()}
+    assert set(found) == set(MARTS)
+    # persist_docs: what a reader of the database itself sees.
+    assert found["fact_job_posting"]["metadata"]["comment"].startswith("One row for each job posting")
+    assert found["dim_company_history"]["columns"]["dbt_valid_to"]["comment"].startswith("Until when it held")
     assert PASSWORD not in (warehouse.work / "logs" / "dbt.log").read_text()
 
 
-def test_the_same_project_builds_twice_on_duckdb(warehouse: Warehouse, tmp_path: Path) -> None:
-    file = tmp_path / "warehouse.duckdb"
-    with duckdb.connect(str(file)) as connection:
-        for statement in (*silver_ddl(), POSTINGS, COMPANIES, ENRICHMENT):
-            connection.execute(statement)
-    warehouse.dbt("build", "--target", "duckdb", GOLD_DUCKDB=str(file))
-    with duckdb.connect(str(file)) as connection:
-        connection.execute(LATER_POSTINGS)
-    warehouse.dbt("build", "--target", "duckdb", GOLD_DUCKDB=str(file))
-    with duckdb.connect(str(file)) as connection:
-        counts = "select count(*), count(distinct job_posting_id) from gold.fact_job_posting"
-        assert connection.execute(counts).fetchall() == [(1050, 1050)]
+def test_source_freshness_says_what_is_old(warehouse: Warehouse) -> None:
+    assert warehouse.start_dbt("source", "freshness").returncode == 1
+    warehouse.query(
+        "insert into silver_linkedin.job_postings (job_posting_id, scraped_at) values ('today', getdate())",
+        "insert into silver_companies.companies (company_id, updated_at) values ('today', getdate())",
+        "insert into silver_ai.job_enrichment (job_posting_id, enriched_at) values ('today', getdate())",
+    )
+    warehouse.dbt("source", "freshness")
+    assert {result["status"] for result in warehouse.artifact("sources.json")["results"]} == {"pass"}
+
+
+def test_every_statement_is_redshift_and_uses_nothing_that_serverless_lacks(warehouse: Warehouse) -> None:
+    # Without a full refresh, so that both incremental models are there in either form: the first build has the other.
+    warehouse.dbt("build", "--exclude-resource-type", "seed", "unit_test")
+    files = [*(warehouse.work / "target").rglob("*.sql")]
+    assert {file.stem for file in files} >= set(MARTS) - {"dim_date"}
+    assert {file.name: found for file in files if (found := lacking(file.read_text()))} == {}
+
+
+# Names that PostgreSQL or DuckDB has and Redshift does not have, or has on its leader node only: those fail as soon as
+# a table is read ("Unsupported PostgreSQL functions" and "Leader node-only functions" in its guide).
+_LACKING = """
+    age arg_max array_agg array_length array_to_string bool_and bool_or clock_timestamp concat_ws current_setting
+    encode every format gen_random_uuid generate_series generate_subscripts get_bit hashtext inet_client_addr
+    json_agg json_array_elements json_array_elements_text json_build_object json_each json_extract_string
+    json_object_agg json_to_record json_valid jsonb_array_elements jsonb_array_length justify_days list_transform
+    now overlay pg_sleep quote_nullable regexp_matches regexp_split_to_array regexp_split_to_table row_to_json
+    setseed string_agg string_to_array timeofday to_ascii to_json to_tsvector try_cast unaccent unnest
+    uuid_generate_v4 width_bucket xmlagg
+"""
+LACKING_FUNCTIONS = frozenset(_LACKING.split())
+
+
+def lacking(text: str) -> list[str]:
+    """Return what statements use that Redshift Serverless lacks. Raises ParseError for what is no Redshift SQL."""
+    import sqlglot
+    from sqlglot import exp
+
+    nodes = (
+        *(exp.Command, exp.Filter, exp.Lateral, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Qualify, exp.Array),
+        *(exp.OnConflict, exp.Returning, exp.TableSample),
+    )
+    found = []
+    for statement in filter(None, sqlglot.parse(text, dialect="redshift")):
+        found += [type(node).__name__ for node in statement.find_all(*nodes)]
+        found += ["DISTINCT ON" for node in statement.find_all(exp.Distinct) if node.args.get("on")]
+        found += ["MATERIALIZED" for node in statement.find_all(exp.CTE) if node.args.get("materialized") is not None]
+    # By the words, since a parsed function goes by another name: now() is read as CURRENT_TIMESTAMP.
+    tokens = sqlglot.tokenize(text, dialect="redshift")
+    calls = [name.text.lower() for name, after in itertools.pairwise(tokens) if after.text == "("]
+    return found + [name for name in calls if name in LACKING_FUNCTIONS]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select count(*) filter (where a) from t",
+        "select distinct on (a) a, b from t",
+        "select a from generate_series(1, 2) as g(a)",
+        "select now()",
+        "select string_agg(a, ',') from t",
+        "select a from t where a is distinct from b",
+        "with a as materialized (select 1) select * from a",
+    ],
+)
+def test_what_serverless_lacks_is_found(text: str) -> None:
+    assert lacking(text)

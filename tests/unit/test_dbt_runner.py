@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import multiprocessing
@@ -24,22 +25,25 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.dbt_runner import handler, runner
+from lambdas.dbt_runner import handler, results, runner
 from lambdas.dbt_runner.event import COMMANDS, DbtCommand
-from lambdas.dbt_runner.runner import run_dbt
+from lambdas.dbt_runner.runner import Job, run_dbt
 from runtime.aws import Connection
-from runtime.errors import ConfigurationError, UnreachableError
+from runtime.errors import ConfigurationError, FailedError, UnreachableError
 from runtime.warehouse import Warehouse
 
 PASSWORD = "a-password-nobody-may-see"
-KEYS = {"statusCode", "message", "command", "stdout", "stderr", "results", "seconds", "artifacts"}
+KEYS = {
+    *("statusCode", "outcome", "message", "command", "run_id", "stdout", "stderr", "results", "results_left_out"),
+    *("totals", "remaining", "timings", "seconds", "artifacts"),
+}
 
 # --- the event ---
 
 
 def test_an_empty_event_is_a_build_of_everything() -> None:
     command = DbtCommand.from_event({})
-    assert command == DbtCommand("build", (), (), False, {}, None)
+    assert command == DbtCommand("build", (), (), False, {}, None, None, None, None, "redshift", None, {})
     assert command.arguments() == ["build"]
 
 
@@ -66,17 +70,79 @@ def test_an_event_becomes_dbts_command_line() -> None:
     ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"docs", "retry", "run-operation"}))
 def test_these_commands_are_allowed(command: str) -> None:
-    assert DbtCommand.from_event({"command": command}).arguments() == [command]
+    assert DbtCommand.from_event({"command": command}).arguments() == command.split()
+
+
+def test_docs_are_generated_without_fetching_packages() -> None:
+    assert DbtCommand.from_event({"command": "docs"}).arguments() == ["docs", "generate"]
+
+
+@pytest.mark.parametrize("command", ["clean", "deps", "init", "source", "", "build --full-refresh", None, ["run"]])
+def test_every_other_command_is_refused(command: object) -> None:
+    with pytest.raises(ConfigurationError, match="one of build, compile, debug, docs, retry, run, run-operation, seed"):
+        DbtCommand.from_event({"command": command})
+
+
+def test_a_retry_needs_the_run_that_it_goes_on_with() -> None:
+    with pytest.raises(ConfigurationError, match="retry needs the run_id"):
+        DbtCommand.from_event({"command": "retry"})
+    assert DbtCommand.from_event({"command": "retry", "run_id": "run-1"}).arguments() == ["retry"]
+
+
+def test_an_operation_must_be_on_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = {"command": "run-operation", "operation": "grant_all", "args": {"to": "ann"}}
+    with pytest.raises(ConfigurationError, match="none is allowed by the setting dbtOperations"):
+        DbtCommand.from_event(event)
+    monkeypatch.setenv("DBT_OPERATIONS", "vacuum, grant_all")
+    assert DbtCommand.from_event(event).arguments() == ["run-operation", "grant_all", "--args", '{"to": "ann"}']
+    with pytest.raises(ConfigurationError, match="operation = 'drop_all': vacuum, grant_all is allowed"):
+        DbtCommand.from_event({**event, "operation": "drop_all"})
 
 
 @pytest.mark.parametrize(
-    "command", ["clean", "deps", "run-operation", "init", "", "build --full-refresh", None, ["run"]]
+    ("event", "fault"),
+    [
+        ({"command": "debug", "select": "a"}, "select is not for debug"),
+        ({"command": "test", "full_refresh": True}, "full_refresh is not for test"),
+        ({"command": "debug", "threads": 2}, "threads is not for debug"),
+        ({"operation": "a"}, "operation is not for build"),
+        ({"selector": "daily", "select": "a"}, "selector stands alone"),
+        ({"selector": "--x"}, "selector = '--x'"),
+        ({"threads": 0}, "threads = 0: 1 to 16"),
+        ({"threads": 17}, "threads = 17: 1 to 16"),
+        ({"threads": True}, "threads = True: 1 to 16"),
+        ({"target": "--full-refresh"}, "target = '--full-refresh'"),
+        ({"state": "../x"}, "state = '../x'"),
+        ({"run_id": "latest"}, "run_id = 'latest'"),
+    ],
 )
-def test_every_other_command_is_refused(command: object) -> None:
-    with pytest.raises(ConfigurationError, match="one of build, compile, debug, run, seed, test is allowed"):
-        DbtCommand.from_event({"command": command})
+def test_an_option_out_of_place_or_range_is_refused(event: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        DbtCommand.from_event(event)
+    assert fault in refused.value.message
+
+
+def test_selector_threads_and_target_become_options() -> None:
+    command = DbtCommand.from_event({"selector": "daily", "threads": 2, "target": "other"})
+    assert command.arguments() == ["build", "--selector", "daily", "--threads", "2"]
+    assert command.target == "other"
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [
+        ({"select": "state:modified+"}, "latest"),
+        ({"exclude": ["a", "1+result:error"]}, "latest"),
+        ({"select": "state:new", "state": "run-7"}, "run-7"),
+        ({"selector": "changed", "state": "latest"}, "latest"),
+        ({"select": "mystate:x tag:daily"}, None),
+        ({}, None),
+    ],
+)
+def test_a_selection_of_what_changed_is_compared_with_the_last_good_run(event: dict[str, Any], state: object) -> None:
+    assert DbtCommand.from_event(event).state == state
 
 
 def test_all_faults_of_an_event_are_reported_at_once() -> None:
@@ -175,6 +241,16 @@ def test_variables_are_one_argument_and_come_back_equal(variables: dict[str, Any
 # --- running it ---
 
 
+class GraphTask:
+    """Stands for dbt's task over a graph, which selects nodes."""
+
+    def __init__(self, chosen: list[str]) -> None:
+        self.chosen = chosen
+
+    def _runtime_initialize(self) -> None:
+        self._flattened_nodes = [types.SimpleNamespace(unique_id=name) for name in self.chosen]
+
+
 @dataclass
 class Dbt:
     """Stands for dbt: what its runner is called with, and what it does then."""
@@ -182,9 +258,15 @@ class Dbt:
     action: Callable[[list[str]], Any] = lambda _arguments: outcome()
     calls: list[list[str]] = field(default_factory=list)
     cancelled: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    callbacks: list[Callable[[Any], None]] = field(default_factory=list)
+    chosen: list[str] = field(default_factory=list)
 
     def invoke(self, arguments: list[str]) -> Any:
         self.calls.append(arguments)
+        self.environment = dict(os.environ)
+        if self.chosen:
+            GraphTask(self.chosen)._runtime_initialize()
         try:
             return self.action(arguments)
         except KeyboardInterrupt as exc:
@@ -222,6 +304,12 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     error: Exception | None = None
 
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - AWS spells it so
+        url = f"s3://{Bucket}/{Key}"
+        if url not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": "none"}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[url])}
+
     def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803 - AWS spells it so
         if self.error:
             raise self.error
@@ -253,9 +341,24 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def dbt(monkeypatch: pytest.MonkeyPatch) -> Dbt:
     fake = Dbt()
-    module = types.ModuleType("dbt.cli.main")
-    module.dbtRunner = lambda: fake  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dbt.cli.main", module)
+    manager = types.SimpleNamespace(loggers=[])
+
+    def made(callbacks: list[Callable[[Any], None]]) -> Dbt:
+        fake.callbacks = callbacks
+        return fake
+
+    contents: dict[str, dict[str, Any]] = {
+        "dbt.cli.main": {"dbtRunner": made},
+        "dbt.task.runnable": {"GraphRunnableTask": GraphTask},
+        "dbt_common.events.event_manager_client": {
+            "get_event_manager": lambda: manager,
+            "cleanup_event_logger": lambda: None,
+        },
+    }
+    for name, names in contents.items():
+        module = types.ModuleType(name)
+        vars(module).update(names)
+        monkeypatch.setitem(sys.modules, name, module)
     return fake
 
 
@@ -284,17 +387,19 @@ Start = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def start(dbt: Dbt, project: Path, warehouse: Warehouse) -> Start:
+def lines() -> list[str]:
+    """Return what the runner has written to its log."""
+    return []
+
+
+@pytest.fixture
+def start(dbt: Dbt, project: Path, warehouse: Warehouse, lines: list[str]) -> Start:
     """Return a function that runs dbt in memory with an event."""
 
     def start(seconds: float = 900, **event: Any) -> dict[str, Any]:
-        return run_dbt(
-            DbtCommand.from_event(event),
-            project=project,
-            warehouse=warehouse,
-            aws=Connection("http://127.0.0.1:4566"),
-            remaining_seconds=seconds,
-        )
+        command = DbtCommand.from_event(event)
+        job = Job(command, project, warehouse, Connection("http://127.0.0.1:4566"), seconds, "request-1", lines.append)
+        return run_dbt(job)
 
     return start
 
@@ -337,7 +442,8 @@ def test_a_node_that_failed_answers_1_and_is_named_with_its_reason(start: Start,
 def test_what_went_wrong_besides_the_nodes_is_on_stderr(start: Start, dbt: Dbt) -> None:
     dbt.action = lambda _arguments: outcome(success=False, exception=RuntimeError("Compilation Error\n  in dim.sql"))
     answer = start()
-    assert (answer["statusCode"], answer["stderr"]) == (1, "Compilation Error\n  in dim.sql")
+    assert (answer["statusCode"], answer["outcome"]) == (2, "broken")
+    assert answer["stderr"] == "Compilation Error\n  in dim.sql"
     assert answer["message"] == "dbt build failed: Compilation Error"
 
 
@@ -345,8 +451,11 @@ def test_a_warehouse_that_went_away_answers_2(start: Start, dbt: Dbt, monkeypatc
     def refuse(_self: Warehouse, _timeout: int = 0) -> Any:
         raise UnreachableError("warehouse gold.example.com cannot be reached")
 
-    monkeypatch.setattr(Warehouse, "connect", refuse)
-    dbt.action = lambda _arguments: outcome(node("dim_company", "error"), success=False)
+    def vanish(_arguments: list[str]) -> Any:
+        monkeypatch.setattr(Warehouse, "connect", refuse)
+        return outcome(node("dim_company", "error"), success=False)
+
+    dbt.action = vanish
     answer = start()
     assert set(answer) == KEYS
     assert answer["statusCode"] == 2
@@ -386,11 +495,11 @@ def test_dbt_gets_the_events_arguments_first_and_the_target_for_redshift(start: 
     assert dbt.calls[0][target + 1] == "redshift"
 
 
-def test_the_profile_finds_the_warehouse_in_the_environment(start: Start, project: Path) -> None:
+def test_the_profile_finds_the_warehouse_in_the_environment(start: Start, dbt: Dbt, project: Path) -> None:
+    before = dict(os.environ)
     start()
-    found = {name: value for name, value in os.environ.items() if name.startswith(("REDSHIFT_", "DBT_"))}
     assert (
-        found.items()
+        dbt.environment.items()
         >= {
             "REDSHIFT_HOST": "gold.example.com",
             "REDSHIFT_PORT": "5439",
@@ -400,30 +509,35 @@ def test_the_profile_finds_the_warehouse_in_the_environment(start: Start, projec
             "DBT_PROFILES_DIR": str(project),
         }.items()
     )
+    assert os.environ == before
 
 
-def test_a_folder_of_profiles_of_ones_own_is_taken_when_it_has_one(start: Start, tmp_path: Path, project: Path) -> None:
+def test_a_folder_of_profiles_of_ones_own_is_taken_when_it_has_one(
+    start: Start, dbt: Dbt, tmp_path: Path, project: Path
+) -> None:
     os.environ["DBT_PROFILES_DIR"] = str(tmp_path)
     start()
-    assert os.environ["DBT_PROFILES_DIR"] == str(project)
+    assert dbt.environment["DBT_PROFILES_DIR"] == str(project)
     (tmp_path / "profiles.yml").touch()
-    os.environ["DBT_PROFILES_DIR"] = str(tmp_path)
     start()
-    assert os.environ["DBT_PROFILES_DIR"] == str(tmp_path)
+    assert dbt.environment["DBT_PROFILES_DIR"] == str(tmp_path)
 
 
 def test_the_password_is_where_dbt_keeps_it_out_of_its_logs_and_nowhere_else(start: Start, dbt: Dbt) -> None:
     start()
     # dbt scrubs the values of variables with this prefix.
-    assert [name for name, value in os.environ.items() if value == PASSWORD] == ["DBT_ENV_SECRET_REDSHIFT_PASSWORD"]
+    having = [name for name, value in dbt.environment.items() if value == PASSWORD]
+    assert having == ["DBT_ENV_SECRET_REDSHIFT_PASSWORD"]
+    assert PASSWORD not in os.environ.values()
     assert not any(PASSWORD in argument for argument in dbt.calls[0])
 
 
 def test_the_password_is_neither_in_the_answer_nor_in_a_log(
-    start: Start, dbt: Dbt, caplog: pytest.LogCaptureFixture
+    start: Start, dbt: Dbt, lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     def babble(_arguments: list[str]) -> Any:
         print(f"connecting with {PASSWORD}")
+        dbt.callbacks[0](event(f"connecting with {PASSWORD}"))
         failed = node("dim_company", "error", f"cannot sign in with {PASSWORD}")
         return outcome(failed, success=False, exception=RuntimeError(f"connect(password='{PASSWORD}')"))
 
@@ -432,9 +546,9 @@ def test_the_password_is_neither_in_the_answer_nor_in_a_log(
     answer = start()
     assert "connecting with" in answer["stdout"]
     assert "cannot sign in with" in answer["message"]
-    assert "nodes failed" in caplog.text
+    assert "nodes failed" in lines[-2]
     assert PASSWORD not in json.dumps(answer)
-    assert PASSWORD not in caplog.text
+    assert PASSWORD not in caplog.text + "".join(lines)
 
 
 def test_no_part_of_the_password_is_left_where_a_text_is_cut(start: Start, dbt: Dbt) -> None:
@@ -450,7 +564,7 @@ def artifacts(dbt: Dbt) -> Callable[[list[str]], Any]:
     def write(_arguments: list[str]) -> Any:
         target = dbt.folder("--target-path")
         target.mkdir(exist_ok=True)
-        (target / "run_results.json").write_text("results")
+        (target / "run_results.json").write_text('{"results": []}')
         (target / "manifest.json").write_text("manifest")
         (target / "graph.gpickle").write_text("not asked for")
         return outcome()
@@ -466,14 +580,35 @@ def test_artifacts_are_kept_under_the_run_id(start: Start, dbt: Dbt, bucket: Buc
     os.environ["ARTIFACTS_LOCATION"] = location
     dbt.action = artifacts(dbt)
     assert start(run_id="run-1")["artifacts"] == below
-    assert bucket.objects == {f"{below}/run_results.json": b"results", f"{below}/manifest.json": b"manifest"}
+    latest = f"{below.rsplit('/', 1)[0]}/latest"
+    contents = {"run_results.json": b'{"results": []}', "manifest.json": b"manifest"}
+    assert bucket.objects == {
+        f"{folder}/{name}": content for folder in (below, latest) for name, content in contents.items()
+    }
+
+
+def test_only_a_build_or_run_that_went_well_is_what_later_runs_compare_with(
+    start: Start, dbt: Dbt, bucket: Bucket
+) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/dbt"
+    write = artifacts(dbt)
+    dbt.action = write
+    start(command="test", run_id="one")
+
+    def fail(arguments: list[str]) -> Any:
+        write(arguments)
+        return outcome(node("dim_company", "error"), success=False)
+
+    dbt.action = fail
+    start(command="build", run_id="two")
+    assert {key.split("/")[4] for key in bucket.objects} == {"one", "two"}
 
 
 def test_runs_without_an_id_are_kept_apart(start: Start, dbt: Dbt, bucket: Bucket) -> None:
     os.environ["ARTIFACTS_LOCATION"] = "s3://lake/artifacts"
     dbt.action = artifacts(dbt)
     assert start()["artifacts"] != start()["artifacts"]
-    assert len(bucket.objects) == 4
+    assert len({key.split("/")[4] for key in bucket.objects} - {"latest"}) == 2
 
 
 def test_artifacts_that_cannot_be_kept_are_a_warning_and_no_failure(
@@ -518,8 +653,73 @@ def test_dbt_is_stopped_before_the_time_limit_and_its_queries_are_cancelled(star
     answer = start(seconds=runner.RESERVE_SECONDS + 0.1)
     assert time.monotonic() - begin < 10
     assert answer["statusCode"] == 1
-    assert answer["message"] == "dbt build failed: stopped 20 s before the function's time limit"
+    assert answer["message"] == (
+        "dbt build failed: stopped 20 s before the time limit, before it had begun with a node"
+    )
     assert dbt.cancelled
+
+
+@needs_main_thread
+def test_at_the_deadline_what_remains_is_named_and_kept_for_a_retry(
+    start: Start, dbt: Dbt, bucket: Bucket, temporary: Path
+) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/dbt"
+    dbt.chosen = ["model.a", "model.b", "model.c"]
+    ended = {"unique_id": "model.a", "status": "success", "execution_time": 1.0, "adapter_response": {}, "message": ""}
+
+    def hang(_arguments: list[str]) -> Any:
+        found = {"results": [ended], "args": {"which": "build"}, "elapsed_time": 2.0}
+        (dbt.folder("--target-path") / "run_results.json").write_text(json.dumps(found))
+        threading.Event().wait(30)
+
+    dbt.action = hang
+    answer = start(seconds=runner.RESERVE_SECONDS + 0.1, run_id="run-1")
+    assert (answer["statusCode"], answer["outcome"]) == (1, "deadline")
+    assert answer["remaining"] == ["model.b", "model.c"]
+    assert answer["totals"] == {"nodes": 3, "ok": 1, "failed": 0, "skipped": 2, "rows": 0}
+    assert answer["message"] == (
+        "dbt build: stopped 20 s before the time limit, 2 nodes remain, first model.b; retry goes on with them"
+    )
+    kept = json.loads(bucket.objects["s3://lake/dbt/run-1/run_results.json"])
+    assert {item["unique_id"]: item["status"] for item in kept["results"]} == {
+        "model.a": "success",
+        "model.b": "skipped",
+        "model.c": "skipped",
+    }
+    before: list[Any] = []
+
+    def goes_on(_arguments: list[str]) -> Any:
+        before.append(results.read(dbt.folder("--state")))
+        again = {"results": [{**ended, "unique_id": name} for name in ("model.b", "model.c")], "args": {}}
+        (dbt.folder("--target-path") / "run_results.json").write_text(json.dumps(again))
+        return outcome(node("b"), node("c"))
+
+    dbt.action = goes_on
+    assert start(command="retry", run_id="run-1")["outcome"] == "done"
+    assert before == [kept]
+    whole = json.loads(bucket.objects["s3://lake/dbt/run-1/run_results.json"])
+    assert {item["unique_id"]: item["status"] for item in whole["results"]} == dict.fromkeys(dbt.chosen, "success")
+
+
+@needs_main_thread
+def test_a_run_that_was_stopped_before_its_first_node_can_be_retried_whole(
+    start: Start, dbt: Dbt, bucket: Bucket
+) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/dbt"
+    dbt.chosen = ["model.a"]
+    dbt.action = lambda _arguments: threading.Event().wait(30)
+    answer = start(seconds=runner.RESERVE_SECONDS + 0.1, run_id="run-1", command="run", vars={"a": 1})
+    assert (answer["outcome"], answer["remaining"]) == ("deadline", ["model.a"])
+    kept = json.loads(bucket.objects["s3://lake/dbt/run-1/run_results.json"])
+    assert kept["args"] == {"which": "run", "vars": {"a": 1}, "full_refresh": False}
+
+
+def test_a_retry_of_a_run_that_left_nothing_is_refused(start: Start, dbt: Dbt, bucket: Bucket) -> None:
+    os.environ["ARTIFACTS_LOCATION"] = "s3://lake/dbt"
+    with pytest.raises(ConfigurationError, match=r"run run-9 has left no run_results.json"):
+        start(command="retry", run_id="run-9")
+    assert dbt.calls == []
+    assert bucket.objects == {}
 
 
 @needs_main_thread
@@ -570,6 +770,147 @@ def test_locks_between_processes_become_locks_between_threads(
     assert held == [True]
 
 
+# --- the log, the machine, the warehouse ---
+
+
+def event(message: str, level: str = "info", name: str = "LogModelResult", node: str = "") -> Any:
+    """Return an event as dbt hands it to its listeners."""
+    info = types.SimpleNamespace(
+        name=name, code="Q012", level=types.SimpleNamespace(value=level), msg=message, invocation_id="invocation-1"
+    )
+    return types.SimpleNamespace(info=info, data=types.SimpleNamespace(node_info=types.SimpleNamespace(unique_id=node)))
+
+
+def test_dbts_events_are_lines_of_json_with_the_ids_of_request_and_invocation(
+    start: Start, dbt: Dbt, lines: list[str]
+) -> None:
+    def talk(_arguments: list[str]) -> Any:
+        dbt.callbacks[0](event("1 of 4 OK", node="model.a"))
+        dbt.callbacks[0](event("select 1", level="debug"))
+        dbt.callbacks[0](event("  "))
+        dbt.callbacks[0](event("old syntax", level="warn", name="Deprecated"))
+        return outcome(node("dim_company"), node("dim_skill", "warn"))
+
+    dbt.action = talk
+    start(command="build")
+    first, second, summary, metrics = [json.loads(line) for line in lines]
+    assert first == {
+        "level": "INFO",
+        "message": "1 of 4 OK",
+        "timestamp": first["timestamp"],
+        "service": "dbt-runner",
+        "event": "LogModelResult",
+        "code": "Q012",
+        "node": "model.a",
+        "function_request_id": "request-1",
+        "invocation_id": "invocation-1",
+    }
+    assert (second["level"], second["message"]) == ("WARNING", "old syntax")
+    assert (summary["level"], summary["message"]) == ("INFO", "dbt build: 2 nodes done")
+    directive = metrics["_aws"]["CloudWatchMetrics"][0]
+    assert directive["Namespace"] == "Goldlake"
+    assert {item["Name"] for item in directive["Metrics"]} <= metrics.keys()
+    assert (metrics["ModelsOk"], metrics["ModelsFailed"], metrics["Rows"]) == (2, 0, 10)
+    assert [metrics[name] for name in directive["Dimensions"][0]] == ["local", "build"]
+
+
+def test_nothing_is_left_in_the_temporary_folder_but_dbts_parse(start: Start, dbt: Dbt, temporary: Path) -> None:
+    def leave(_arguments: list[str]) -> Any:
+        target = dbt.folder("--target-path")
+        for name in ("partial_parse.msgpack", "compiled/a.sql", "manifest.json"):
+            (target / name).parent.mkdir(exist_ok=True)
+            (target / name).touch()
+        (dbt.folder("--log-path") / "dbt.log").touch()
+        return outcome()
+
+    dbt.action = leave
+    start()
+    assert {path.name for path in temporary.rglob("*") if path.is_file()} == {"lock", "partial_parse.msgpack"}
+
+
+def test_with_too_little_room_dbt_is_not_started(start: Start, dbt: Dbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: types.SimpleNamespace(free=5_000_000))
+    with pytest.raises(FailedError, match="has 5 MB left and dbt needs 64 MB"):
+        start()
+    assert dbt.calls == []
+
+
+def test_a_second_run_at_the_same_time_is_refused(start: Start, dbt: Dbt) -> None:
+    refused: list[str] = []
+
+    def again(_arguments: list[str]) -> Any:
+        dbt.action = lambda _again: outcome()
+        with pytest.raises(FailedError) as busy:
+            start()
+        refused.append(busy.value.message)
+        return outcome()
+
+    dbt.action = again
+    assert start()["statusCode"] == 0
+    assert refused == ["another dbt run is under way here: two at once would build the same tables"]
+    assert len(dbt.calls) == 1
+    assert start()["statusCode"] == 0
+
+
+class Sleeper:
+    """A warehouse that answers the n-th ping; a clock that goes on only when somebody sleeps."""
+
+    def __init__(self, answers: int, cause: Exception | None = None) -> None:
+        self.left, self.cause, self.now, self.pauses = answers, cause, 0.0, list[float]()
+
+    def ping(self, timeout_seconds: int) -> None:
+        assert timeout_seconds >= 1
+        self.left -= 1
+        if self.left > 0:
+            raise UnreachableError("no answer") from self.cause
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("answers", "pauses"), [(1, []), (3, [1, 2]), (8, [1, 2, 4, 8, 16, 16, 16])])
+def test_an_idle_workgroup_is_waited_for_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch, answers: int, pauses: list[float]
+) -> None:
+    warehouse: Any = Sleeper(answers)
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: warehouse.now))
+    runner.wake(warehouse, 120, warehouse.sleep)
+    assert warehouse.pauses == pauses
+
+
+def test_a_warehouse_that_does_not_wake_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    warehouse: Any = Sleeper(1000)
+    monkeypatch.setattr(runner, "time", types.SimpleNamespace(monotonic=lambda: warehouse.now))
+    with pytest.raises(UnreachableError, match="no answer"):
+        runner.wake(warehouse, 60, warehouse.sleep)
+    assert 40 < warehouse.now <= 60
+
+
+def test_a_refused_login_is_not_tried_again() -> None:
+    warehouse: Any = Sleeper(2, RuntimeError({"C": "28000", "M": "password authentication failed"}))
+    with pytest.raises(UnreachableError):
+        runner.wake(warehouse, 120, warehouse.sleep)
+    assert warehouse.pauses == []
+
+
+def test_nothing_calls_home_whatever_the_projects_flags_say(start: Start, dbt: Dbt) -> None:
+    start()
+    assert "--no-send-anonymous-usage-stats" in dbt.calls[0]
+
+
+@given(st.integers(0, 2000), st.integers(0, 20))
+def test_results_fit_into_a_state_and_failures_are_kept(good: int, bad: int) -> None:
+    def made(index: int, status: str) -> dict[str, Any]:
+        return {"unique_id": f"model.{index}", "status": status, "seconds": 1, "rows": 1, "message": "m" * 300}
+
+    nodes = [made(i, "success") for i in range(good)] + [made(i, "error") for i in range(bad)]
+    kept, left_out = results.bounded(nodes)
+    assert len(json.dumps(kept)) <= results.RESULTS_BYTES
+    assert len(kept) + left_out == len(nodes)
+    assert sum(item["status"] == "error" for item in kept) == bad
+
+
 # --- the handler ---
 
 
@@ -597,9 +938,9 @@ def test_the_function_answers_as_the_runner_does(dbt: Dbt, project: Path) -> Non
 
 
 @pytest.mark.usefixtures("function")
-def test_an_event_that_cannot_be_run_is_answered_1_and_dbt_is_not_started(dbt: Dbt) -> None:
+def test_an_event_that_cannot_be_run_is_refused_and_dbt_is_not_started(dbt: Dbt) -> None:
     answer = handler.handle({"command": "clean"}, Context())
-    assert answer["statusCode"] == 1
+    assert (answer["statusCode"], answer["outcome"]) == (2, "refused")
     assert "command = 'clean'" in answer["message"]
     assert dbt.calls == []
 
@@ -612,8 +953,10 @@ def test_an_unreachable_warehouse_is_answered_2_and_dbt_is_not_started(
         raise UnreachableError("warehouse gold.example.com cannot be reached")
 
     monkeypatch.setattr(Warehouse, "connect", refuse)
+    monkeypatch.setattr(runner, "WAKE_SECONDS", 0)
     assert handler.handle({}, Context()) == {
         "statusCode": 2,
+        "outcome": "unreachable",
         "message": "warehouse gold.example.com cannot be reached",
     }
     assert dbt.calls == []

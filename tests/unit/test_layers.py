@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambdas import layers
-from lambdas.layers import FUNCTIONS, LAYER_PACKAGES, PROJECT_LAYER, Artifact, Build, build_all, entries, write_zip
+from lambdas.layers import (
+    FUNCTIONS,
+    LAYER_PACKAGES,
+    MAX_UNZIPPED_BYTES,
+    PROJECT_LAYER,
+    Artifact,
+    Build,
+    build_all,
+    entries,
+    write_zip,
+)
+from lambdas.layers import lock as locks
+from lambdas.layers.catalogue import LOCKED
 from runtime.errors import ConfigurationError, FailedError
 
 FILES = {
@@ -145,19 +156,32 @@ class Installer:
     """Stands for the package installer: writes what it would install, and remembers for what it was asked."""
 
     def __init__(self) -> None:
-        self.installed: list[tuple[str, ...]] = []
+        self.installed: list[str] = []
 
-    def __call__(self, build: Build, packages: Sequence[str], target: Path) -> None:
-        self.installed.append(tuple(packages))
-        for package in (*packages, "boto3", "s3transfer"):
-            fill(target, {f"{package}/__init__.py": package.encode(), f"{package}-1.0.dist-info/METADATA": b""})
-        fill(target, {"bin/dbt": b"#!/home/me/python", ".lock": b""})
+    def __call__(self, _build: Build, name: str, target: Path) -> None:
+        self.installed.append(name)
+        for package in (*LOCKED[name], "boto3", "s3transfer"):
+            metadata = f"Name: {package}\nVersion: 1.0\n".encode()
+            fill(target, {f"{package}/__init__.py": package.encode(), f"{package}-1.0.dist-info/METADATA": metadata})
+        fill(target, {"bin/dbt": b"#!/home/me/python", ".lock": b"", f"{name}.pyi": b""})
+
+
+def compiled(_python: Path, content: Path) -> str:
+    """Stand for the compiler."""
+    for path in list(content.rglob("*.py")):
+        fill(path.parent, {f"__pycache__/{path.stem}.cpython-311.pyc": b"compiled"})
+    return "3.11.9"
 
 
 @pytest.fixture
-def installer(monkeypatch: pytest.MonkeyPatch) -> Installer:
+def installer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Installer:
     fake = Installer()
-    monkeypatch.setattr(layers, "_install", fake)
+    shutil.copytree(locks.FOLDER, tmp_path / "locks")
+    monkeypatch.setattr(locks, "FOLDER", tmp_path / "locks")
+    monkeypatch.setattr("lambdas.layers.build.install", fake)
+    monkeypatch.setattr("lambdas.layers.build.interpreter", lambda version: Path(f"python{version}"))
+    monkeypatch.setattr("lambdas.layers.build.compile_modules", compiled)
+    monkeypatch.setattr("lambdas.layers.build.ship_parse", lambda _content: None)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a process was started"))
     return fake
 
@@ -165,10 +189,7 @@ def installer(monkeypatch: pytest.MonkeyPatch) -> Installer:
 @pytest.fixture
 def build(tmp_path: Path, installer: Installer) -> Build:
     project = tmp_path / "project"
-    fill(
-        project,
-        {"requirements.txt": b"dbt-core==1.0", "dbt_gold/dbt_project.yml": b"name: gold", "dbt_gold/target/x": b""},
-    )
+    fill(project, {"dbt_gold/dbt_project.yml": b"name: gold\nprofile: gold", "dbt_gold/target/x": b""})
     return Build(project, tmp_path / "build")
 
 
@@ -180,7 +201,7 @@ def test_every_layer_and_the_functions_are_built_under_the_hash_of_their_content
     artifacts = by_name(build)
     assert set(artifacts) == {*LAYER_PACKAGES, PROJECT_LAYER, FUNCTIONS}
     for name, artifact in artifacts.items():
-        assert artifact.path == build.out / f"{name}-{artifact.sha256[:16]}.zip"
+        assert artifact.path == build.out / f"{name}-{artifact.content[:16]}.zip"
         assert artifact.zipped == artifact.path.stat().st_size
         with zipfile.ZipFile(artifact.path) as opened:
             assert artifact.unzipped == sum(info.file_size for info in opened.infolist())
@@ -193,7 +214,10 @@ def test_layers_lie_below_python_where_lambda_puts_them_on_the_path(build: Build
     artifacts = by_name(build)
     for name in (*LAYER_PACKAGES, PROJECT_LAYER):
         assert all(entry.startswith("python/") for entry in names(artifacts[name].path)), name
-    assert names(artifacts[PROJECT_LAYER].path) == ["python/dbt_gold/dbt_project.yml"]
+    assert names(artifacts[PROJECT_LAYER].path) == [
+        "python/dbt_gold/dbt_project.yml",
+        "python/dbt_gold/profiles.yml",
+    ]
     assert "python/dbt-redshift/__init__.py" in names(artifacts["dbt_redshift"].path)
 
 
@@ -210,11 +234,13 @@ def test_the_functions_lie_at_the_top_with_the_library_that_they_need(build: Bui
         "runtime/secrets.yml",
     } <= set(found)
     assert not any(entry.startswith("python/") or "__pycache__" in entry for entry in found)
+    # The builder itself runs nowhere: a change of it changes no function.
+    assert not any(entry.startswith(("lambdas/layers", "lambdas/cli")) for entry in found)
 
 
 def test_what_lambdas_runtime_brings_along_is_not_in_a_layer(build: Build, installer: Installer) -> None:
     artifacts = by_name(build)
-    assert set(installer.installed) == {*LAYER_PACKAGES.values(), ("pyyaml",)}
+    assert set(installer.installed) == {*LAYER_PACKAGES, FUNCTIONS}
     for name in LAYER_PACKAGES:
         assert not any("boto3" in entry or "s3transfer" in entry for entry in names(artifacts[name].path)), name
 
@@ -230,20 +256,28 @@ def test_what_has_not_changed_is_built_once(build: Build, installer: Installer) 
 
 
 def change_project(build: Build) -> Build:
-    (build.project / "dbt_gold" / "dbt_project.yml").write_text("name: silver")
+    (build.project / "dbt_gold" / "dbt_project.yml").write_text("name: silver\nprofile: gold")
     return build
 
 
-def change_requirements(build: Build) -> Build:
-    (build.project / "requirements.txt").write_text("dbt-core==2.0")
-    return build
+def change_lock(name: str) -> Callable[[Build], Build]:
+    def change(build: Build) -> Build:
+        with locks.lock_file(name).open("a") as file:
+            file.write("another==1.0\n")
+        return build
+
+    return change
 
 
 @pytest.mark.parametrize(
     ("change", "built"),
     [
         (change_project, {PROJECT_LAYER}),
-        (change_requirements, {*LAYER_PACKAGES, FUNCTIONS}),
+        (change_lock("trino"), {"trino"}),
+        (change_lock(FUNCTIONS), {FUNCTIONS}),
+        # dbt takes a parse of its own version alone.
+        (change_lock("dbt_redshift"), {"dbt_redshift", PROJECT_LAYER}),
+        (lambda build: replace(build, bytecode=False), set(LAYER_PACKAGES)),
         (lambda build: replace(build, platform="arm64"), {*LAYER_PACKAGES, PROJECT_LAYER, FUNCTIONS}),
         (lambda build: replace(build, python_version="3.13"), {*LAYER_PACKAGES, PROJECT_LAYER, FUNCTIONS}),
     ],
@@ -294,20 +328,31 @@ def test_a_folder_of_builds_that_was_copied_is_used_where_it_is(build: Build, tm
 def test_an_artifact_that_lambda_would_refuse_is_refused_here(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     smallest = min(artifact.unzipped for artifact in build_all(build))
     shutil.rmtree(build.out)
-    monkeypatch.setattr(layers, "MAX_UNZIPPED_BYTES", smallest - 1)
+    monkeypatch.setattr("lambdas.layers.build.MAX_UNZIPPED_BYTES", smallest - 1)
     with pytest.raises(FailedError, match=rf"bytes unzipped: Lambda allows {smallest - 1}$"):
         build_all(build)
     assert list(build.out.glob("*.zip")) == []
 
 
 def test_the_limit_is_lambdas_own() -> None:
-    assert layers.MAX_UNZIPPED_BYTES == 250 * 1024 * 1024
+    assert MAX_UNZIPPED_BYTES == 250 * 1024 * 1024
 
 
 def test_an_artifact_is_described_for_json(build: Build) -> None:
     described = by_name(build)[FUNCTIONS].to_dict()
     assert json.loads(json.dumps(described)) == described
-    assert set(described) == {"name", "path", "sha256", "zipped_bytes", "unzipped_bytes", "reused"}
+    assert set(described) == {
+        "name",
+        "path",
+        "sha256",
+        "content_sha256",
+        "zipped_bytes",
+        "unzipped_bytes",
+        "bytecode",
+        "notes",
+        "pruned",
+        "reused",
+    }
 
 
 def test_progress_names_what_is_built(build: Build) -> None:

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.pipeline import STEPS, definition, longest_run
 from runtime import pipeline
 from runtime.aws import Connection
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, UnreachableError
@@ -436,3 +437,100 @@ def test_a_stack_without_gold_outputs_is_refused_before_the_pipeline_starts() ->
     )
     with pytest.raises(ConfigurationError, match="lake_gold_bucket"):
         run(lacking)
+
+
+# --- the state machine's hand-over ---
+
+
+FUNCTIONS = {step: f"arn:{step}" for step in STEPS}
+
+
+def walk(answers: list[tuple[str, int, str]], retries: int) -> list[str]:
+    """Return the states that an execution passes when its tasks answer so (state, statusCode, outcome), in turn."""
+    machine = definition(FUNCTIONS, hand_over_retries=retries)
+    states, data, name, passed = machine["States"], dict[str, Any](), machine["StartAt"], list[str]()
+    pending = list(answers)
+    while True:
+        passed.append(name)
+        state = states[name]
+        if state["Type"] == "Task":
+            task, code, outcome = pending.pop(0)
+            assert task == name
+            data[name.lower()] = {"answer": {"statusCode": code, "outcome": outcome, "message": ""}}
+        elif state["Type"] == "Pass" and "Parameters" in state:
+            assert state["Parameters"] == {"attempt.$": "States.MathAdd($.hand_over.attempt, 1)"}
+            data["hand_over"] = {"attempt": data["hand_over"]["attempt"] + 1}
+        elif state["Type"] == "Pass":
+            data[state["ResultPath"].removeprefix("$.")] = state["Result"]
+        if state["Type"] == "Fail" or state.get("End"):
+            assert pending == []
+            return passed
+        name = following(state, data)
+
+
+def following(state: dict[str, Any], data: dict[str, Any]) -> str:
+    for rule in state.get("Choices", []):
+        value: Any = data
+        for key in rule["Variable"].removeprefix("$.").split("."):
+            value = value[key]
+        if (
+            rule.get("NumericEquals") == value
+            or rule.get("StringEquals") == value
+            or value < rule.get("NumericLessThan", value)
+        ):
+            return str(rule["Next"])
+    return str(state.get("Next") or state["Default"])
+
+
+READY = ("Check", 0, "done")
+LATE = ("Retry", 1, "deadline")
+REST = [("Export", 0, "done"), ("Register", 0, "done")]
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_a_build_that_ran_out_of_time_is_gone_on_with_until_it_is_done(late: int) -> None:
+    answers = [READY, ("Build", 1, "deadline"), *[LATE] * late, ("Retry", 0, "done"), *REST]
+    passed = walk(answers, retries=3)
+    assert passed[-1] == "Done"
+    assert passed.count("Retry") == late + 1
+
+
+@pytest.mark.parametrize("retries", [1, 2, 3])
+def test_a_build_that_never_ends_is_given_up_after_so_many_calls(retries: int) -> None:
+    passed = walk([READY, ("Build", 1, "deadline"), *[LATE] * retries], retries)
+    assert passed[-1] == "RetryFailed"
+
+
+def test_without_hand_over_a_build_that_ran_out_of_time_has_failed() -> None:
+    assert walk([READY, ("Build", 1, "deadline")], retries=0)[-1] == "BuildFailed"
+    assert not any(name.startswith(("Retry", "HandOver")) for name in definition(FUNCTIONS, 60, 0)["States"])
+
+
+@pytest.mark.parametrize("step", ["Build", "Retry"])
+@pytest.mark.parametrize(
+    ("code", "outcome", "end"),
+    [
+        (1, "failed", "Failed"),
+        (2, "refused", "Failed"),
+        (2, "busy", "Failed"),
+        (2, "broken", "Failed"),
+        (2, "unreachable", "Unreachable"),
+    ],
+)
+def test_every_other_end_of_dbt_ends_the_execution(step: str, code: int, outcome: str, end: str) -> None:
+    before = [READY] if step == "Build" else [READY, ("Build", 1, "deadline")]
+    assert walk([*before, (step, code, outcome)], retries=3)[-1] == f"{step}{end}"
+
+
+def test_a_retry_is_of_the_executions_own_run_and_takes_no_options() -> None:
+    states = definition(FUNCTIONS)["States"]
+    assert states["Retry"]["Parameters"] == {
+        "FunctionName": "arn:build",
+        "Payload": {"command": "retry", "run_id.$": "$$.Execution.Name"},
+    }
+    assert states["Build"]["Parameters"]["Payload"]["run_id.$"] == "$$.Execution.Name"
+
+
+@pytest.mark.parametrize("retries", [0, 3, 20])
+def test_an_execution_may_take_as_long_as_all_its_calls(retries: int) -> None:
+    assert (4 + retries) * 900 < longest_run(retries) <= (4 + retries) * 900 + 300

@@ -13,10 +13,12 @@ import yaml
 
 from components.naming import STANDARD_TAGS
 from components.warehouse_sql import stored_password
+from lambdas.dbt_runner.event import OPERATIONS
 from local.recording import ACCOUNT, Recording, record, record_stack
 from local.resources import KINDS, RECORDED_ONLY, REFUSED
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
+from stacks import transform
 from stacks.names import DBT_LOGIN, DBT_USER, ROTATIONS
 from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, UnitOutputs, WarehouseOutputs
 from stacks.program import deploy, needs, plan
@@ -461,6 +463,20 @@ def test_check_may_ask_for_all_tables_of_a_silver_database_at_once_and_brings_no
 def test_the_pipeline_calls_the_alias_of_the_dbt_runner(dev: Recording) -> None:
     states = json.loads(dev.one(":StateMachine")["definition"])["States"]
     assert states["Build"]["Parameters"]["FunctionName"] == f"arn:aws:made-up:eu-west-1:{ACCOUNT}:{alias(dev)}"
+
+
+def test_the_pipeline_goes_on_with_a_build_as_often_as_it_is_told() -> None:
+    definition = json.loads(recorded("dev", handOverRetries=5).one(":StateMachine")["definition"])
+    assert definition["States"]["RetryMore"]["Choices"][0]["NumericLessThan"] == 5
+    assert definition["TimeoutSeconds"] > (4 + 5) * 900
+
+
+def test_the_dbt_runner_is_told_which_macros_an_event_may_call(dev: Recording) -> None:
+    assert transform.DBT_OPERATIONS == OPERATIONS
+    assert OPERATIONS not in dev.of("function:Function")["dbt-runner"]["environment"]["variables"]
+    functions = recorded("dev", dbtOperations=["vacuum_gold", "grant_all"]).of("function:Function")
+    assert functions["dbt-runner"]["environment"]["variables"][OPERATIONS] == "vacuum_gold,grant_all"
+    assert OPERATIONS not in functions["export"]["environment"]["variables"]
 
 
 def alias(recording: Recording) -> str:

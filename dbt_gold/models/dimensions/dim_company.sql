@@ -1,5 +1,5 @@
--- Every company that a fact can name: the known ones, those that postings name before their own row has arrived
--- (inferred, so that facts need not be rewritten later), and one member for postings without a company.
+-- Every company that a fact can name: the known ones, those that postings name and silver does not have (not yet, or
+-- deleted there: inferred, so that facts need not be rewritten), and one member for postings without a company.
 with known as (
 
     select * from {{ ref('stg_companies') }}
@@ -9,7 +9,7 @@ with known as (
 inferred as (
 
     select distinct postings.company_id
-    from {{ ref('stg_job_postings') }} as postings
+    from {{ ref('stg_job_posting_versions') }} as postings
     left join known on known.company_id = postings.company_id
     where postings.company_id is not null
         and known.company_id is null
@@ -34,10 +34,10 @@ members as (
     select
         company_id,
         'Unknown' as company_name,
-        cast(null as varchar(256)) as industry,
-        cast(null as varchar(64)) as size_band,
-        cast(null as varchar(512)) as headquarters,
-        cast(null as varchar(2048)) as website,
+        cast(null as varchar(512)) as industry,
+        cast(null as varchar(128)) as size_band,
+        cast(null as varchar(1024)) as headquarters,
+        cast(null as varchar(8192)) as website,
         cast(null as timestamp) as updated_at,
         true as is_inferred
     from inferred
@@ -45,12 +45,12 @@ members as (
     union all
 
     select
-        cast(null as varchar(256)) as company_id,
+        cast(null as varchar(512)) as company_id,
         'Unknown' as company_name,
-        cast(null as varchar(256)) as industry,
-        cast(null as varchar(64)) as size_band,
-        cast(null as varchar(512)) as headquarters,
-        cast(null as varchar(2048)) as website,
+        cast(null as varchar(512)) as industry,
+        cast(null as varchar(128)) as size_band,
+        cast(null as varchar(1024)) as headquarters,
+        cast(null as varchar(8192)) as website,
         cast(null as timestamp) as updated_at,
         true as is_inferred
 
@@ -58,12 +58,12 @@ members as (
 
 select
     {{ surrogate_key(['company_id']) }} as company_key,
-    cast(coalesce(company_id, 'unknown') as varchar(256)) as company_id,
-    cast(company_name as varchar(512)) as company_name,
-    cast(industry as varchar(256)) as industry,
-    cast(size_band as varchar(64)) as size_band,
-    cast(headquarters as varchar(512)) as headquarters,
-    cast(website as varchar(2048)) as website,
+    cast(coalesce(company_id, 'unknown') as varchar(512)) as company_id,
+    cast(company_name as varchar(1024)) as company_name,
+    cast(industry as varchar(512)) as industry,
+    cast(size_band as varchar(128)) as size_band,
+    cast(headquarters as varchar(1024)) as headquarters,
+    cast(website as varchar(8192)) as website,
     updated_at,
     is_inferred
 from members

@@ -1,7 +1,12 @@
-{{ config(unique_key='job_posting_id') }}
+{{ config(
+    unique_key='job_posting_id',
+    sort=['posted_date', 'country'],
+    incremental_predicates=delete_predicates(this)
+) }}
 
--- Late updates: staging keeps the newest version of a posting over the whole of silver, and only then rows are
--- chosen by age, so an old version that arrives late never replaces a newer one.
+-- Late arrivals: staging keeps the newest version of a posting over the whole of silver, and an incremental run takes
+-- what is new or newer than its row here. So a file that arrives late counts however old it is, and an old version
+-- never replaces a newer one.
 with postings as (
 
     select * from {{ ref('stg_job_postings') }}
@@ -17,13 +22,22 @@ enrichment as (
 select
     postings.job_posting_id,
     {{ surrogate_key(['postings.company_id']) }} as company_key,
-    cast(coalesce(postings.posted_at, postings.scraped_at) as date) as posted_date,
+    postings.location_key,
+    -- Sources give impossible days, too: before the calendar, or after the posting was seen.
+    cast(
+        case
+            when postings.posted_at >= cast('{{ var("calendar_first") }}' as timestamp)
+                and postings.posted_at < postings.scraped_at + interval '1 day'
+                then postings.posted_at
+            else postings.scraped_at
+        end as date
+    ) as posted_date,
     postings.title,
     postings.location,
-    postings.country,
+    cast(postings.country as varchar(1024)) as country,
     postings.workplace_type,
     postings.employment_type,
-    cast(coalesce(enrichment.seniority_normalised, postings.seniority) as varchar(128)) as seniority,
+    cast(coalesce(enrichment.seniority_normalised, postings.seniority) as varchar(256)) as seniority,
     enrichment.role_family,
     enrichment.remote_score,
     postings.salary_min,
@@ -36,13 +50,14 @@ select
 from postings
 left join enrichment on enrichment.job_posting_id = postings.job_posting_id
 {% if is_incremental() %}
--- An enrichment may come after its posting, so either time brings a row in again. `>=` takes ties in.
-where postings.scraped_at >= (
-        select coalesce(max(scraped_at), cast('1900-01-01' as timestamp)) - interval '{{ var("lookback_days") }} days'
-        from {{ this }}
-    )
-    or enrichment.enriched_at >= (
-        select coalesce(max(enriched_at), cast('1900-01-01' as timestamp)) - interval '{{ var("lookback_days") }} days'
-        from {{ this }}
+left join {{ this }} as present on present.job_posting_id = postings.job_posting_id
+where present.job_posting_id is null
+    or (
+        {{ may_change('present.posted_date', this) }}
+        and (
+            present.scraped_at < postings.scraped_at
+            or coalesce(present.enriched_at, cast('1900-01-01' as timestamp))
+            <> coalesce(enrichment.enriched_at, cast('1900-01-01' as timestamp))
+        )
     )
 {% endif %}

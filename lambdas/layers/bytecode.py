@@ -1,0 +1,47 @@
+"""A layer's modules compiled ahead: /opt is read-only, so Python would compile them anew at every cold start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from runtime.errors import FailedError
+
+_ASK = "import platform, sys; print(platform.python_version(), sys.implementation.cache_tag)"
+
+
+def interpreter(python_version: str) -> Path | None:
+    """Return an interpreter of the minor version on this machine, None when there is none.
+
+    Bytecode is read by its own minor version alone. Nothing is downloaded: uv is asked for what it finds.
+    """
+    if python_version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return Path(sys.executable)
+    command = [sys.executable, "-m", "uv", "python", "find", "--no-project", "--no-python-downloads"]
+    done = subprocess.run([*command, python_version], capture_output=True, text=True, check=False)
+    found = Path(done.stdout.strip()) if done.returncode == 0 and done.stdout.strip() else None
+    return found if found and _version(found).startswith(f"{python_version}.") else None
+
+
+def compile_modules(python: Path, content: Path) -> str:
+    """Compile every module below a layer's `python`; return the version of the interpreter.
+
+    Unchecked hashes: Python takes the file as it is, whatever times and modes unpacking gave the source. One process,
+    in sorted order and with a fixed hash seed, so that the same interpreter writes the same bytes again. File names
+    are those under /opt. Raises FailedError when a module cannot be compiled.
+    """
+    environment = {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+    command = [str(python), "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    command += ["-s", str(content), "-p", "/opt/python", str(content)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise FailedError(f"{content.name} cannot be compiled: {(done.stdout + done.stderr).strip()[-500:]}")
+    return _version(python)
+
+
+def _version(python: Path) -> str:
+    done = subprocess.run([str(python), "-I", "-c", _ASK], capture_output=True, text=True, check=False)
+    version, _, tag = done.stdout.strip().partition(" ")
+    return version if tag.startswith("cpython-") else ""
