@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,3 +21,12 @@ ROOT = Path(__file__).parent.parent
 def project_root() -> Path:
     """Return the folder of the project."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _process_locks() -> Iterator[None]:
+    """Give multiprocessing its own locks back: the dbt runner replaces them for the life of its process."""
+    context: Any = BaseContext
+    before = context.Lock, context.RLock
+    yield
+    context.Lock, context.RLock = before

@@ -309,13 +309,6 @@ def schema_fields(columns: Sequence[Column]) -> list[Field]:
     ]
 
 
-def schema_of(columns: Sequence[Column]) -> Schema:
-    """Return the Delta schema as delta-rs has it."""
-    from deltalake import Schema
-
-    return Schema.from_json(json.dumps({"type": "struct", "fields": schema_fields(columns)}))
-
-
 def fields_of(schema: Schema) -> list[Field]:
     """Return a Delta schema's fields as its JSON has them."""
     fields: list[Field] = json.loads(schema.to_json())["fields"]

@@ -23,21 +23,11 @@ from deltalake import DeltaTable
 from local.platform import Platform
 from local.process import exclusive, free_port
 from runtime.target import load_target
+from tests.local.dbt_support import MARTS
 from tests.local.support import REPOSITORY, is_alive, wait_for
 
 GOLDLAKE = str(Path(sys.prefix) / "bin" / "goldlake")
-GOLD_TABLES = {
-    "agg_company_hiring",
-    "agg_daily_postings",
-    "agg_skill_demand",
-    "bridge_job_skill",
-    "dim_company",
-    "dim_company_history",
-    "dim_date",
-    "dim_location",
-    "dim_skill",
-    "fact_job_posting",
-}
+GOLD_TABLES = set(MARTS)
 
 
 @dataclass(frozen=True)
