@@ -42,7 +42,7 @@ from runtime.query import query
 from tests.local.faulty_proxy import Fault, Rule, faulty_proxy
 from tests.local.support import REPOSITORY
 
-KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "15"))
+KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "6"))
 APPENDS = int(os.environ.get("WRITER_APPENDS", "20"))
 
 

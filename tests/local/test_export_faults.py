@@ -35,7 +35,7 @@ from tests.local.test_vacuum import NOW
 
 __all__ = ["lake", "source"]
 GOLDLAKE = str(Path(sys.prefix) / "bin" / "goldlake")
-KILL_ROUNDS = int(os.environ.get("GOLDLAKE_KILL_ROUNDS", "8"))
+KILL_ROUNDS = int(os.environ.get("GOLDLAKE_KILL_ROUNDS", "4"))
 FAULT_ROUNDS = int(os.environ.get("GOLDLAKE_FAULT_ROUNDS", "4"))
 APPENDS = 20
 LOG = logging.getLogger(__name__)
