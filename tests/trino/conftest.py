@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 from local.platform import Platform, ensure_emulator_environment
 from local.process import LOOPBACK, exclusive, free_port
 from local.trino.server import installed, url
-from runtime.aws import DEFAULT_REGION
+from runtime.aws import DEFAULT_REGION, Connection
+from runtime.delta.lake import Lake
 from runtime.errors import ConfigurationError
 
 GIVEN = os.environ.get("TRINO_URL")
@@ -68,3 +70,12 @@ def _catalog(request: pytest.FixtureRequest, own_trino: Platform | None, monkeyp
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{LOOPBACK}:{emulator.port}")
     monkeypatch.setenv("AWS_REGION", DEFAULT_REGION)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
+
+
+@pytest.fixture
+def lake() -> Lake:
+    """A lake in a fresh bucket of the S3 that Trino reads."""
+    aws = Connection.from_environment()
+    bucket = f"lake-{uuid.uuid4().hex[:12]}"
+    aws.client("s3").create_bucket(Bucket=bucket)
+    return Lake.at(f"s3://{bucket}/gold", aws)

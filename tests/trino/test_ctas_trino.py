@@ -18,7 +18,6 @@ import pytest
 from deltalake import DeltaTable
 
 from runtime import sql
-from runtime.aws import Connection
 from runtime.delta import commit as delta_commit
 from runtime.delta import types as delta_types
 from runtime.delta.commit import Change, Committed
@@ -40,15 +39,6 @@ SELECT true AS flag, TINYINT '1' AS tiny, SMALLINT '2' AS small, 3 AS whole, BIG
     ARRAY['a', NULL] AS tags, MAP(ARRAY['x'], ARRAY[DECIMAL '1.50']) AS prices,
     CAST(ROW(1, TIMESTAMP '2024-02-29 12:00:00.123456') AS ROW(a integer, seen timestamp(6))) AS nested
 """
-
-
-@pytest.fixture
-def lake() -> Lake:
-    """A lake in a fresh bucket of the S3 that Trino reads."""
-    aws = Connection.from_environment()
-    bucket = f"lake-{uuid.uuid4().hex[:12]}"
-    aws.client("s3").create_bucket(Bucket=bucket)
-    return Lake.at(f"s3://{bucket}/gold", aws)
 
 
 @pytest.fixture

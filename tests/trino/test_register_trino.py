@@ -15,7 +15,6 @@ from arro3.core import Array, DataType, Table
 from deltalake import write_deltalake
 
 from runtime import sql
-from runtime.aws import Connection
 from runtime.delta import commit as delta_commit
 from runtime.delta import types as delta_types
 from runtime.delta.lake import Lake
@@ -23,15 +22,6 @@ from runtime.errors import ConfigurationError, FailedError
 from runtime.register import TrinoCatalogue, audit, prune, register_tables
 from runtime.register.lake_tables import LakeTable, newest_metadata
 from runtime.trino import Rows, TrinoServer
-
-
-@pytest.fixture
-def lake() -> Lake:
-    """A lake in a fresh bucket of the S3 that Trino reads."""
-    aws = Connection.from_environment()
-    bucket = f"lake-{uuid.uuid4().hex[:12]}"
-    aws.client("s3").create_bucket(Bucket=bucket)
-    return Lake.at(f"s3://{bucket}/gold", aws)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import sql
-from runtime.aws import Connection
 from runtime.delta.commit import DataFile
-from runtime.delta.lake import Lake, StoredFile
+from runtime.delta.lake import Lake
 from runtime.delta.types import Column, type_text
 from runtime.errors import ConfigurationError, FailedError
 from runtime.export import ctas
 from runtime.export.ctas import CtasEngine
 from runtime.export.engine import Order, TablePlan
 from runtime.trino import Rows, TrinoOptions
+from tests.unit.memory_lake import MemoryLake, memory
 
 EXPORT = "0f0e"
 LOG = f"{EXPORT}/_delta_log/00000000000000000000.json"
 ID, NAME = Column("id", "long", "bigint"), Column("name", "string", "varchar(25)")
-
-
-@dataclass(frozen=True)
-class MemoryLake(Lake):
-    """A lake whose files are a dictionary: name relative to the table -> content."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def read(self, table: str, name: str, *, start: int = 0) -> bytes | None:
-        content = self.files.get(name)
-        return None if content is None else content[start:]
-
-    def list_files(self, table: str, prefix: str = "", *, after: str = "") -> Iterator[StoredFile]:
-        for name in sorted(self.files):
-            if name.startswith(prefix) and name > after:
-                yield StoredFile(name, len(self.files[name]), datetime.now(UTC))
-
-    def delete(self, table: str, names: Any) -> None:
-        for name in names:
-            self.files.pop(name, None)
-
-
-def memory() -> MemoryLake:
-    return MemoryLake("s3://lake/gold", Connection("http://127.0.0.1:9"))
 
 
 def plan_of(*columns: Column, lake: Lake | None = None, **rest: Any) -> TablePlan:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import sql
-from runtime.aws import Connection
 from runtime.delta.commit import DataFile
-from runtime.delta.lake import Lake, StoredFile
+from runtime.delta.lake import Lake
 from runtime.delta.types import Column
 from runtime.errors import AccessDeniedError, ConfigurationError, FailedError, GoldlakeError, UnreachableError
 from runtime.export import unload
 from runtime.export.engine import Order, TablePlan
 from runtime.export.unload import DataApi, Manifest, RedshiftColumn, UnloadEngine
+from tests.unit.memory_lake import MemoryLake, memory
 
 DATA = Path(__file__).parent / "data" / "unload"
 ROLE = "arn:aws:iam::123456789012:role/goldlake-unload"
@@ -32,30 +31,6 @@ EXPORT = "0f0e"
 NAMES = st.text(st.characters(exclude_characters="\x00\\", exclude_categories=["Cs"])).filter(
     lambda text: 0 < len(text.encode()) <= sql.MAX_IDENTIFIER_BYTES
 )
-
-
-@dataclass(frozen=True)
-class MemoryLake(Lake):
-    """A lake whose files are a dictionary: name relative to the table -> content."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def read(self, table: str, name: str, *, start: int = 0) -> bytes | None:
-        content = self.files.get(name)
-        return None if content is None else content[start:]
-
-    def list_files(self, table: str, prefix: str = "", *, after: str = "") -> Iterator[StoredFile]:
-        for name in sorted(self.files):
-            if name.startswith(prefix) and name > after:
-                yield StoredFile(name, len(self.files[name]), datetime.now(UTC))
-
-    def delete(self, table: str, names: Any) -> None:
-        for name in names:
-            self.files.pop(name, None)
-
-
-def memory() -> MemoryLake:
-    return MemoryLake("s3://lake/gold", Connection("http://127.0.0.1:9"))
 
 
 def plan_of(*columns: Column, table: str = "fact", lake: Lake | None = None, **rest: Any) -> TablePlan:
