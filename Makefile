@@ -40,6 +40,19 @@ test: setup ## All tests and checks
 	cd dbt_gold && ../$(BIN)/sqlfluff lint --quiet models tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Beside .venv, since pulumi-policy needs another protobuf. With pip, which Pulumi's python runtime calls.
+.venv-policies/.stamp: policies/requirements.txt | $(VENV)/.stamp
+	$(PYTHON) -m venv .venv-policies
+	$(BIN)/uv pip install --quiet --python .venv-policies/bin/python --requirement policies/requirements.txt
+	@touch $@
+
+.PHONY: policy-env
+policy-env: .venv-policies/.stamp ## The policy pack's own environment, for `pulumi preview --policy-pack policies`
+
+.PHONY: clients-env
+clients-env: setup ## Real clients of Redshift (awswrangler, dbt's tests, SQLAlchemy, psycopg) for tests/clients
+	$(BIN)/python -m tests.clients.environment
+
 .PHONY: lint-sql
 lint-sql: setup ## The style of the dbt project's SQL
 	cd dbt_gold && ../$(BIN)/sqlfluff lint --quiet models tests
@@ -49,8 +62,12 @@ unit: setup ## The tests that start no process
 	$(BIN)/pytest -n $(WORKERS) tests/unit
 
 .PHONY: docs
-docs: setup ## Make docs/configuration.md anew
+docs: setup ## Make the generated parts of the docs anew
 	$(BIN)/python -m stacks.documentation
+	$(BIN)/python -m local.policy_documentation
+	$(BIN)/python -m local.cost.documentation
+	$(BIN)/python -m local.documentation
+	$(BIN)/python -m local.privileges.documentation
 
 .PHONY: format
 format: setup ## Format the code and mend what can be mended
@@ -63,11 +80,15 @@ lock: setup ## Pin all packages anew: requirements.txt and the emulator's
 		--output-file requirements.txt --custom-compile-command "make lock"
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 local/emulator-requirements.in \
 		--output-file local/emulator-requirements.txt --custom-compile-command "make lock"
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 policies/requirements.in \
+		--output-file policies/requirements.txt --custom-compile-command "make lock"
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 tests/clients/requirements.in \
+		--output-file tests/clients/requirements.txt --custom-compile-command "make lock"
 	$(BIN)/goldlake layers lock
 
 .PHONY: clean
 clean: ## Stop the local platform and remove everything that was made; the state backend's own state stays
 	@if [ -x $(BIN)/goldlake ] && [ -d .goldlake ]; then $(BIN)/goldlake local down; fi
 	[ ! -d .goldlake ] || find .goldlake -mindepth 1 -maxdepth 1 ! -name state-backend -exec rm -rf {} +
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info dbt_gold/target dbt_gold/logs
+	rm -rf $(VENV) .venv-policies .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info dbt_gold/target dbt_gold/logs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,18 @@
-"""Sizes of the layers and what they cost at a cold start: `python -m bench.layers [--rounds 5] [--imports]`.
+"""Sizes of the layers and what they cost at a cold start: `python -m bench.layers [--rounds 5]`.
 
 Builds everything twice in different folders, with bytecode and without, and compares hashes. Then, from the unpacked
 layers, on a local Redshift and an emulator of its own: a cold `dbt debug` through the handler in a fresh interpreter,
 and the plain way, `dbt debug` as a subprocess of dbt's own command line from the same layer, with and without bytecode;
 a second `debug` in the same process (a warm call); and a cold `compile` with the layer's parse of the project
 and without. Each figure is the median of n rounds, the ways in turn, so that a busy machine is busy for all of them.
-Prints a table and a JSON line. --imports adds where a cold import's time goes.
+
+What each side does: both have a fresh interpreter, the same layers, and `dbt debug --connection`, which reads profile
+and project, imports the adapter and runs a statement. The subprocess is given user and password and connects once; its
+time ends with its process. The handler beside that loads boto3, reads the login from Secrets Manager, connects once
+more before dbt does, and makes answer, log and metrics of the run; its time ends with the answer, after which Lambda
+stops the clock. What is put off (lambdas.dbt_runner.imports) is put off by the handler only: that is what is compared.
+
+Prints tables, of them one with the three largest costs that a cold start still has, and a JSON line.
 """
 
 from __future__ import annotations
@@ -37,6 +44,9 @@ from runtime.cli import say, show_table
 PASSWORD = "Bench7localonly"  # noqa: S105 - of a database that lives as long as the bench
 LOGIN = "bench/login"
 MEBI = 1e6
+START, IMPORT, RUN, REST = "start: handler, boto3, login", "import of dbt", "dbt debug itself", "workspace, answer, log"
+COSTS = 3
+BEFORE = frozenset({"boto3", "botocore", "lambdas", "runtime", "s3transfer", "urllib3", "jmespath", "http", "email"})
 
 
 @contextlib.contextmanager
@@ -84,7 +94,7 @@ def as_subprocess(stage: Stage, environment: Mapping[str, str]) -> None:
         f"import sys; sys.path[:0] = {[str(folder) for folder in stage.path]!r}; "
         # Where there is no /dev/shm, the plain way needs the same replacement.
         "from lambdas.dbt_runner.workspace import replace_process_locks; replace_process_locks(); "
-        f"sys.argv = ['dbt', 'debug', '--project-dir', {str(project)!r}, '--target', 'redshift']; "
+        f"sys.argv = ['dbt', 'debug', '--connection', '--project-dir', {str(project)!r}, '--target', 'redshift']; "
         "from dbt.cli.main import cli; cli()"
     )
     given = {
@@ -96,7 +106,6 @@ def as_subprocess(stage: Stage, environment: Mapping[str, str]) -> None:
         "REDSHIFT_SSLMODE": "disable",
         "DBT_ENV_SECRET_REDSHIFT_PASSWORD": PASSWORD,
     }
-    # The handler that starts it has to be loaded as well, and signs in before: both ways ask for the same.
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],
         env={**environment, **given},
@@ -111,12 +120,36 @@ def as_subprocess(stage: Stage, environment: Mapping[str, str]) -> None:
         raise click.ClickException(f"dbt debug as a subprocess: {done.stdout[-500:]} {done.stderr[-500:]}")
 
 
-def through_handler(stage: Stage, environment: Mapping[str, str], commands: list[str]) -> list[float]:
-    """Return the seconds of each command in one fresh process."""
+def through_handler(stage: Stage, environment: Mapping[str, str], commands: list[str]) -> list[dict[str, Any]]:
+    """Return `{answer, seconds}` of each command in one fresh process."""
     ended = rehearse(stage, [{"command": command} for command in commands], environment)
-    if [found["answer"]["statusCode"] for found in ended["answers"]] != [0] * len(commands):
+    found: list[dict[str, Any]] = ended["answers"]
+    if [each["answer"]["statusCode"] for each in found] != [0] * len(commands):
         raise click.ClickException(f"{commands}: {json.dumps(ended)[-2000:]}")
-    return [float(found["seconds"]) for found in ended["answers"]]
+    return found
+
+
+def phases(cold: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of a cold start, one after the other; connecting is beside the import."""
+    answer = cold["answer"]
+    timings = answer["timings"]
+    return {
+        START: cold["seconds"] - answer["seconds"],
+        IMPORT: timings["import"],
+        RUN: timings["run"] + timings["parse"],
+        REST: answer["seconds"] - timings["import"] - timings["run"] - timings["parse"],
+    }
+
+
+def remaining_costs(spent: Mapping[str, float], imported: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return what a cold start costs, the largest first: its phases, and the import's by package.
+
+    The packages share the import's measured time by their own: importing takes longer while it is traced.
+    """
+    traced = sum(imported.values()) or 1.0
+    costs = {name: seconds for name, seconds in spent.items() if name != IMPORT}
+    costs |= {f"import of {name}": spent[IMPORT] * own / traced for name, own in imported.items()}
+    return sorted(costs.items(), key=lambda item: -item[1])
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
@@ -125,21 +158,22 @@ def seconds_of(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def costly_imports(stage: Stage, environment: Mapping[str, str]) -> list[tuple[str, float]]:
-    """Return the packages whose own modules take longest to import at a cold start, in seconds."""
+def import_seconds(stage: Stage, environment: Mapping[str, str]) -> dict[str, float]:
+    """Return the seconds that each package's own modules take while dbt is imported."""
     ended = rehearse(stage, [{"command": "debug"}], environment, python=("-X", "importtime"))
     spent: dict[str, float] = collections.defaultdict(float)
     for line in ended["stderr"].splitlines():
         found = re.match(r"import time:\s+(\d+) \|\s+\d+ \| +(\S+)", line)
-        if found:
-            spent[found[2].split(".")[0]] += int(found[1]) / MEBI
-    return sorted(spent.items(), key=lambda item: -item[1])[:8]
+        package = found[2].split(".")[0] if found else ""
+        # The handler's own modules and AWS's client are loaded before.
+        if found and package not in BEFORE:
+            spent[package] += int(found[1]) / MEBI
+    return dict(spent)
 
 
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--imports", is_flag=True, help="Also where a cold import's time goes.")
-def main(rounds: int, imports: bool) -> None:
+def main(rounds: int) -> None:
     """Build, compare, unpack, measure."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="goldlake-bench-") as name:
@@ -155,29 +189,34 @@ def main(rounds: int, imports: bool) -> None:
             builds[kind] = {artifact.name: artifact for artifact in made}
         stages = {kind: unpack(builds[kind], folder / f"stage-{kind}") for kind in ("bytecode", "plain")}
         measured: dict[str, list[float]] = collections.defaultdict(list)
+        parts: dict[str, list[float]] = collections.defaultdict(list)
         with platform(folder / "platform") as environment:
             for turn in range(rounds):
                 say(f"round {turn + 1}")
                 for kind, stage in stages.items():
                     cold, warm = through_handler(stage, environment, ["debug", "debug"])
-                    measured[f"debug, handler, cold, {kind}"].append(cold)
-                    measured[f"debug, handler, warm, {kind}"].append(warm)
+                    measured[f"debug, handler, cold, {kind}"].append(cold["seconds"])
+                    measured[f"debug, handler, warm, {kind}"].append(warm["seconds"])
+                    for part, seconds in phases(cold).items() if kind == "bytecode" else ():
+                        parts[part].append(seconds)
                     taken = seconds_of(lambda stage=stage: as_subprocess(stage, environment))  # type: ignore[misc]
                     measured[f"debug, subprocess, {kind}"].append(taken)
                 for taking, label in (("true", "layer's parse"), ("false", "parses anew")):
                     given = {**environment, "DBT_PARTIAL_PARSE": taking}
-                    seconds = through_handler(stages["bytecode"], given, ["compile"])
-                    measured[f"compile, handler, cold, {label}"].append(seconds[0])
-            imported = costly_imports(stages["bytecode"], environment) if imports else []
+                    compiled = through_handler(stages["bytecode"], given, ["compile"])
+                    measured[f"compile, handler, cold, {label}"].append(compiled[0]["seconds"])
+            imported = import_seconds(stages["bytecode"], environment)
         for stage in stages.values():
             set_writable(stage.root, writable=True)
-        report(builds, measured, imported, load)
+        spent = {part: statistics.median(found) for part, found in parts.items()}
+        report(builds, measured, spent, remaining_costs(spent, imported), load)
 
 
 def report(
     builds: Mapping[str, Mapping[str, Artifact]],
     measured: Mapping[str, list[float]],
-    imported: list[tuple[str, float]],
+    spent: Mapping[str, float],
+    costs: list[tuple[str, float]],
     load: float,
 ) -> None:
     """Print tables and one JSON line."""
@@ -196,8 +235,8 @@ def report(
     show_table(("artifact", "zipped MB", "unzipped", "plain zipped", "plain unzipped", "two builds", "sha256"), rows)
     medians = {name: statistics.median(found) for name, found in measured.items()}
     show_table(("what", "median s"), [(name, f"{seconds:.2f}") for name, seconds in medians.items()])
-    if imported:
-        show_table(("import", "own seconds"), [(name, f"{seconds:.3f}") for name, seconds in imported])
+    show_table(("cold debug, bytecode", "median s"), [(name, f"{seconds:.2f}") for name, seconds in spent.items()])
+    show_table(("largest remaining costs", "s"), [(name, f"{seconds:.2f}") for name, seconds in costs[:COSTS]])
     ratio = medians["debug, handler, cold, bytecode"] / medians["debug, subprocess, bytecode"]
     result = {
         "bench": "layers",
@@ -214,7 +253,8 @@ def report(
         },
         "seconds": {name: round(seconds, 3) for name, seconds in medians.items()},
         "handler_to_subprocess": round(ratio, 3),
-        "imports": {name: round(seconds, 3) for name, seconds in imported},
+        "cold": {name: round(seconds, 3) for name, seconds in spent.items()},
+        "largest_costs": {name: round(seconds, 3) for name, seconds in costs[:COSTS]},
     }
     click.echo(json.dumps(result))
 

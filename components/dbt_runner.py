@@ -169,7 +169,7 @@ def _routing_config(routing: Routing) -> aws.lambda_.AliasRoutingConfigArgs | No
 def _with_queue(args: DbtRunnerArgs, queue: aws.sqs.Queue) -> TaskFunctionArgs:
     """Return the function's arguments, with the right to fill the queue: Lambda does it in the role's name."""
     statements = pulumi.Output.all(args.statements, queue.arn, args.key_arn).apply(
-        lambda found: [*found[0], send_messages(found[1]), *([use_key(found[2])] if found[2] else [])]
+        lambda found: [*found[0], send_messages(found[1]), *([use_key(found[2], "sqs")] if found[2] else [])]
     )
     return dataclasses.replace(args, statements=statements)
 

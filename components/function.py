@@ -23,6 +23,8 @@ STORAGE_MB = (512, 10240)
 
 # A run that takes this part of its time limit is about to be cut off by the next larger one.
 NEAR_THE_LIMIT = 0.8
+# What the topic can be told of.
+ALARMS = ("errors", "throttles", "duration")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,8 @@ class TaskFunctionArgs:
     """Whether each change of code or settings is published as a version, which an alias can point at."""
     alarm_topic_arn: pulumi.Input[str] | None = None
     """Who is told of errors, throttles and runs near the time limit. Without it there are no alarms."""
+    alarms: Sequence[str] = ALARMS
+    """Of what the topic is told. Each alarm costs by the month."""
 
 
 class TaskFunction(pulumi.ComponentResource):
@@ -211,6 +215,8 @@ class TaskFunction(pulumi.ComponentResource):
             ("throttles", "Throttles", "Sum", 1.0, "was called while it was busy, and refused"),
             ("duration", "Duration", "Maximum", near, f"took {NEAR_THE_LIMIT:.0%} of its {args.timeout_seconds} s"),
         ):
+            if part not in args.alarms:
+                continue
             alarm(
                 f"{name}-{part}",
                 alarm_name=f"{args.function_name}-{part}",
@@ -236,6 +242,9 @@ def check_function(name: str, args: TaskFunctionArgs) -> None:
     ):
         if value is not None and not low <= value <= high:
             raise ConfigurationError(f"{name} has {setting} {value}: Lambda allows {low} to {high}")
+    unknown = [part for part in args.alarms if part not in ALARMS]
+    if unknown:
+        raise ConfigurationError(f"{name} has an alarm for {', '.join(unknown)}: {', '.join(ALARMS)} are known")
     if args.reserved_concurrency is not None and args.reserved_concurrency < -1:
         raise ConfigurationError(
             f"{name} has reserved_concurrency {args.reserved_concurrency}: it is a number of runs at once, "
@@ -247,13 +256,13 @@ def _statements(args: TaskFunctionArgs, logs: aws.cloudwatch.LogGroup) -> pulumi
     """Return all that the function's role may do."""
 
     def all_of(found: list[Any]) -> list[Statement]:
-        log_group, own, key = found
+        log_group, own, key, account = found
         return [
             write_logs(log_group),
-            *([attach_to_vpc()] if args.vpc else []),
+            *(attach_to_vpc(account, args.function_name) if args.vpc else []),
             # Lambda decrypts the environment variables in the role's name.
             *([decrypt_with(key)] if key else []),
             *own,
         ]
 
-    return pulumi.Output.all(logs.arn, args.statements, args.key_arn).apply(all_of)
+    return pulumi.Output.all(logs.arn, args.statements, args.key_arn, args.account).apply(all_of)

@@ -262,6 +262,10 @@ class PrivateNetwork(pulumi.ComponentResource):
                 policy_name="write-flow-logs",
                 statements=logs.arn.apply(lambda arn: [write_flow_logs(arn)]),
                 account=args.account,
+                # VPC user guide, "IAM role for publishing flow logs": against the confused deputy.
+                source_arn=pulumi.Output.from_input(args.account).apply(
+                    lambda account: f"arn:aws:ec2:{args.region}:{account}:vpc-flow-log/*"
+                ),
                 tags=self._tags("flow-logs"),
             ),
             parent=self,

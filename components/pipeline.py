@@ -14,6 +14,7 @@ from components.policies import (
     Statement,
     deliver_logs,
     invoke_functions,
+    schedule_group,
     send_messages,
     start_execution,
     use_key,
@@ -212,14 +213,6 @@ def definition(
     }
 
 
-def schedule_group(region: str, account: str) -> str:
-    """Return the ARN of the group that the schedule is in, which the scheduler names when it takes the role.
-
-    Source: EventBridge Scheduler user guide, "Confused deputy prevention".
-    """
-    return f"arn:aws:scheduler:{region}:{account}:schedule-group/default"
-
-
 def bad_end_pattern(state_machine_arn: str) -> dict[str, Any]:
     """Return the event pattern of an execution of this state machine that did not end well."""
     return {
@@ -319,6 +312,14 @@ class GoldPipeline(pulumi.ComponentResource):
                 policy_name="pipeline",
                 statements=arns.apply(lambda found: [invoke_functions(sorted(found.values())), deliver_logs()]),
                 account=args.account,
+                # Step Functions developer guide, "Preventing cross-service confused deputy issue".
+                source_arn=pulumi.Output.from_input(args.account).apply(
+                    lambda account: (
+                        f"arn:aws:states:{args.region}:{account}:stateMachine:{args.state_machine_name}"
+                        if args.region
+                        else ""
+                    )
+                ),
                 tags=args.tags,
             ),
             parent=self,
@@ -345,7 +346,7 @@ class GoldPipeline(pulumi.ComponentResource):
             start = start_execution(machine_arn)
             if not queue_arn:
                 return [start]
-            return [start, send_messages(queue_arn), *([use_key(key_arn)] if key_arn else [])]
+            return [start, send_messages(queue_arn), *([use_key(key_arn, "sqs")] if key_arn else [])]
 
         role, policy = service_role(
             f"{name}-scheduler",

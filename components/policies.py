@@ -36,6 +36,7 @@ def trust(service: str, account: str, source_arn: str = "") -> Document:
 
     `aws:SourceAccount` and `aws:SourceArn` keep other resources from using the role through the service (the confused
     deputy problem, IAM user guide). Lambda itself sends no source account when it assumes a function's role.
+    A `source_arn` with a `*` stands for resources whose ids AWS makes up.
     """
     statement: Statement = {
         "Effect": "Allow",
@@ -43,9 +44,20 @@ def trust(service: str, account: str, source_arn: str = "") -> Document:
         "Action": "sts:AssumeRole",
     }
     if service != "lambda.amazonaws.com":
-        source = {"aws:SourceAccount": account, **({"aws:SourceArn": source_arn} if source_arn else {})}
-        statement["Condition"] = {"StringEquals": source}
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
+        if source_arn:
+            statement["Condition"].setdefault("ArnLike" if "*" in source_arn else "StringEquals", {}).update(
+                {"aws:SourceArn": source_arn}
+            )
     return document(statement)
+
+
+def schedule_group(region: str, account: str) -> str:
+    """Return the ARN of the group that the schedules are in, which the scheduler names when it takes a role.
+
+    Source: EventBridge Scheduler user guide, "Confused deputy prevention".
+    """
+    return f"arn:aws:scheduler:{region}:{account}:schedule-group/default"
 
 
 def tls_only(bucket_arn: str) -> Document:
@@ -93,23 +105,31 @@ def write_logs(log_group_arn: str) -> Statement:
     return allow(["logs:CreateLogStream", "logs:PutLogEvents"], [f"{log_group_arn}:*"])
 
 
-def attach_to_vpc() -> Statement:
-    """Return what Lambda needs to put a function into a VPC.
+NETWORK_INTERFACES = (
+    "ec2:CreateNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:DeleteNetworkInterface",
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:UnassignPrivateIpAddresses",
+)
+
+
+def attach_to_vpc(account: str, function_name: str) -> list[Statement]:
+    """Return what Lambda needs to put a function into a VPC, and that the function's own code may do none of it.
 
     The EC2 network interface actions take no resource that is known before the interface exists
-    (Lambda developer guide, "Required IAM permissions" of VPC access), hence the `*`.
+    (Lambda developer guide, "Required IAM permissions" of VPC access), hence the `*`. The same page has the refusal:
+    `lambda:SourceFunctionArn` is in the requests that come from inside a function, not in those that Lambda makes.
     """
-    return allow(
-        [
-            "ec2:CreateNetworkInterface",
-            "ec2:DescribeNetworkInterfaces",
-            "ec2:DescribeSubnets",
-            "ec2:DeleteNetworkInterface",
-            "ec2:AssignPrivateIpAddresses",
-            "ec2:UnassignPrivateIpAddresses",
-        ],
-        ["*"],
-    )
+    own_code = {"ArnLike": {"lambda:SourceFunctionArn": [f"arn:aws:lambda:*:{account}:function:{function_name}"]}}
+    refusal: Statement = {
+        "Effect": "Deny",
+        "Action": list(NETWORK_INTERFACES),
+        "Resource": ["*"],
+        "Condition": own_code,
+    }
+    return [allow(NETWORK_INTERFACES, ["*"]), refusal]
 
 
 def read_prefix(bucket_arn: str, prefix: str) -> list[Statement]:
@@ -127,6 +147,11 @@ def write_prefix(bucket_arn: str, prefix: str, *, delete: bool = False) -> list[
         _list_prefix(bucket_arn, prefix),
         allow([*actions, "s3:DeleteObject"] if delete else actions, [f"{bucket_arn}/{prefix}/*"]),
     ]
+
+
+def keep_objects(bucket_arn: str, prefix: str) -> Statement:
+    """Return the right to write and read objects of known names under `prefix/` of a bucket, without listing them."""
+    return allow(["s3:GetObject", "s3:PutObject"], [f"{bucket_arn}/{prefix}/*"])
 
 
 def _list_prefix(bucket_arn: str, prefix: str) -> Statement:
@@ -175,31 +200,36 @@ def send_messages(queue_arn: str) -> Statement:
     return allow(["sqs:SendMessage"], [queue_arn])
 
 
-def decrypt_with(key_arn: str) -> Statement:
-    """Return the right to read what is encrypted with a KMS key: environment variables, secrets, objects."""
-    return allow(["kms:Decrypt"], [key_arn])
+def decrypt_with(key_arn: str, *services: str) -> Statement:
+    """Return the right to read what is encrypted with a KMS key, through these services (`s3`) or through any."""
+    return allow(["kms:Decrypt"], [key_arn], condition=_through(services))
 
 
-def use_key(key_arn: str) -> Statement:
-    """Return the right to write and read what is encrypted with a KMS key.
+def use_key(key_arn: str, *services: str) -> Statement:
+    """Return the right to write and read what is encrypted with a KMS key, through these services (`s3`, `sqs`).
 
     Writers need both: S3 (multipart) and SQS read back the data key that they were given.
     """
-    return allow(["kms:Decrypt", "kms:GenerateDataKey"], [key_arn])
+    return allow(["kms:Decrypt", "kms:GenerateDataKey"], [key_arn], condition=_through(services))
+
+
+def _through(services: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the condition that a key is used by a service on the role's behalf, and never by the role itself.
+
+    Source: KMS developer guide, "kms:ViaService".
+    """
+    if not services:
+        return None
+    return {"StringLike": {"kms:ViaService": [f"{service}.*.amazonaws.com" for service in services]}}
 
 
 def invoke_functions(function_arns: Sequence[str]) -> Statement:
     """Return the right to invoke these functions.
 
-    The ARN of an alias or version, which has an eighth part, allows that one alone; a function's own ARN allows
-    whatever alias and version it has.
+    The ARN of an alias or version allows that one alone, a function's own ARN calls that name none of them (Lambda
+    developer guide, "Using versions in an IAM policy").
     """
-    return allow(["lambda:InvokeFunction"], [arn for given in function_arns for arn in _invocable(given)])
-
-
-def _invocable(function_arn: str) -> list[str]:
-    qualified = len(function_arn.split(":")) == 8
-    return [function_arn] if qualified else [function_arn, f"{function_arn}:*"]
+    return allow(["lambda:InvokeFunction"], list(function_arns))
 
 
 def start_execution(state_machine_arn: str) -> Statement:

@@ -15,7 +15,7 @@ import pulumi_random
 
 from components import warehouse_sql as sql
 from components.observability import alarm
-from components.policies import Document, Statement, allow, document
+from components.policies import Document, Statement, allow, decrypt_with, document, read_prefix, schedule_group
 from components.role import ServiceRoleArgs, service_role
 from runtime.errors import ConfigurationError
 
@@ -34,6 +34,22 @@ LARGE_CAPACITIES = frozenset(range(544, 1025, 32))
 MAX_CAPACITY = 5632
 LIMITS = frozenset({4, *range(8, MAX_CAPACITY + 1, 8)})
 LARGE_REGIONS = frozenset({"us-east-1", "us-east-2", "us-west-2", "eu-west-1", "eu-central-1"})
+# The same page, "Redshift Serverless with 4 Redshift Processing Units (RPUs) capacity".
+SMALL_CAPACITY = 4
+SMALL_REGIONS = frozenset(
+    {
+        "us-east-1",
+        "us-east-2",
+        "us-west-1",
+        "us-west-2",
+        "ap-south-1",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "ap-northeast-1",
+        "eu-west-1",
+        "eu-north-1",
+    }
+)
 # Redshift Serverless API, CreateWorkgroup, port.
 PORTS = (*range(5431, 5456), *range(8191, 8216))
 # Redshift management guide, "Setting usage limits": one, and up to 3 more.
@@ -146,15 +162,17 @@ def spectrum_statements(
     databases: Sequence[str],
     key_arn: str | None = None,
 ) -> list[Statement]:
-    """Return what the warehouse may do outside itself: read these Glue databases and the silver bucket."""
+    """Return what the warehouse may do outside itself: read these Glue databases, and what lies under silver/.
+
+    Source: Redshift database developer guide, "IAM policies for Amazon Redshift Spectrum", "Minimum permissions".
+    """
     root = f"arn:aws:glue:{region}:{account}"
     tables = [f"{root}:{kind}" for name in databases for kind in (f"database/{name}", f"table/{name}/*")]
     statements = [
         allow(GLUE_READS, [f"{root}:catalog", *tables]),
-        allow(["s3:GetObject"], [f"{silver_bucket_arn}/*"]),
-        allow(["s3:ListBucket"], [silver_bucket_arn]),
+        *read_prefix(silver_bucket_arn, "silver"),
     ]
-    return [*statements, allow(["kms:Decrypt"], [key_arn])] if key_arn else statements
+    return [*statements, decrypt_with(key_arn, "s3")] if key_arn else statements
 
 
 def spectrum_trust(account: str) -> Document:
@@ -250,6 +268,8 @@ def _capacity_faults(args: RedshiftServerlessArgs) -> list[str]:
     if base not in (CAPACITIES | LARGE_CAPACITIES if large else CAPACITIES):
         allowed = "4, or 8 to 512 in steps of 8" + (", or 544 to 1024 in steps of 32" if large else "")
         faults.append(f"base capacity {base} must be {allowed}: {args.region} has no other RPUs")
+    if base == SMALL_CAPACITY and args.region not in SMALL_REGIONS:
+        faults.append(f"base capacity 4 must be 8 or more in {args.region}: 4 RPU are not there")
     if most is not None and most not in LIMITS:
         faults.append(f"maximum capacity {most} must be 4, or 8 to {MAX_CAPACITY} in steps of 8")
     if most is not None and most < base:
@@ -589,6 +609,9 @@ class RedshiftServerless(pulumi.ComponentResource):
                     lambda arns: [allow(["redshift-serverless:CreateSnapshot"], arns)]
                 ),
                 account=args.account,
+                source_arn=pulumi.Output.from_input(args.account).apply(
+                    lambda account: schedule_group(args.region, account)
+                ),
                 tags=self._tags(schedule_name),
             ),
             parent=self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from lambdas.layers import PLATFORMS, Build, build_all
 from runtime.aws import Connection
 from runtime.cli import CONTEXT, aws_options, dry_run_option, output_option, say, show_json, show_table
-from runtime.errors import EXIT_FAILED
+from runtime.errors import EXIT_FAILED, ConfigurationError
 from runtime.target import home
 
 _FOLDER = click.Path(path_type=Path)
@@ -132,25 +133,64 @@ def diff_command(before: Path, after: Path, output: str) -> None:
 @layers.command("publish")
 @click.option("--bucket", required=True, help="The bucket of artifacts.")
 @click.option("--prefix", default="artifacts/layers", show_default=True, help="Below which they are put.")
+@click.option(
+    "--versions",
+    "layer_prefix",
+    metavar="NAME",
+    help="Also publish each layer as a version of NAME-<layer>, for functions that the program does not deploy.",
+)
 @click.option("--out", type=_FOLDER, help="Folder of the zips.  [default: .goldlake/build]")
 @aws_options
 @dry_run_option
 @output_option
-def publish_command(bucket: str, prefix: str, out: Path | None, aws: Connection, dry_run: bool, output: str) -> None:
+def publish_command(
+    bucket: str,
+    prefix: str,
+    layer_prefix: str | None,
+    out: Path | None,
+    aws: Connection,
+    dry_run: bool,
+    output: str,
+) -> None:
     """Upload zips, bills of materials and licences under the hash of their content. What is there is not sent again.
+
+    The program (`pulumi up`) publishes layers by itself. With --versions this command does it without the program;
+    a layer whose content has a version already gets no other.
 
     \b
     Examples:
       goldlake layers publish --bucket goldlake-artifacts-123456789012-eu-central-1
       goldlake layers publish --bucket my-artifacts --dry-run
+      goldlake layers publish --bucket my-artifacts --versions shop
     """
-    from lambdas.layers.publish import built, publish
+    from lambdas.layers.publish import built, publish, publish_versions
 
-    uploads = publish(aws, bucket, built(_out(out)), prefix=prefix, dry_run=dry_run)
+    if layer_prefix is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", layer_prefix):
+        raise ConfigurationError(f"--versions {layer_prefix!r}: 1 to 100 letters, digits, dashes and underscores")
+    found = built(_out(out))
+    given = Connection.from_environment()
+    aws = Connection(aws.endpoint_url or given.endpoint_url, aws.region or given.region, aws.profile or given.profile)
+    uploads = publish(aws, bucket, [artifact for _target, artifact in found], prefix=prefix, dry_run=dry_run)
+    versions = (
+        publish_versions(aws, bucket, found, layer_prefix=layer_prefix, prefix=prefix, dry_run=dry_run)
+        if layer_prefix
+        else []
+    )
     if output == "json":
-        show_json({"schema": "goldlake.layers-publish/1", "uploads": [upload.to_dict() for upload in uploads]})
-    else:
-        show_table(("key", "bytes", "outcome"), [(upload.key, upload.size, upload.outcome) for upload in uploads])
+        show_json(
+            {
+                "schema": "goldlake.layers-publish/1",
+                "uploads": [upload.to_dict() for upload in uploads],
+                "versions": [version.to_dict() for version in versions],
+            }
+        )
+        return
+    show_table(("key", "bytes", "outcome"), [(upload.key, upload.size, upload.outcome) for upload in uploads])
+    if versions:
+        show_table(
+            ("layer", "version", "outcome"),
+            [(version.layer, version.arn or "", version.outcome) for version in versions],
+        )
 
 
 @layers.command("lock")

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,9 @@ from runtime.target import write_atomically
 # `deleted` happens by the engine only; this deployment lists what is left behind.
 Action = Literal["created", "updated", "unchanged", "recorded only", "deleted"]
 ACTIONS: tuple[Action, ...] = ("created", "updated", "unchanged", "recorded only", "deleted")
+
+# How long the outputs of a program are waited for together, before the SDK waits for them one by one.
+_OUTPUTS_SECONDS = 2
 
 # How the SDK marks a secret input on the wire (pulumi.runtime.rpc).
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -254,7 +257,8 @@ def stack_configuration(project_dir: Path, stack: str, overrides: Mapping[str, s
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    # A day without quotes is one to YAML; the engine makes a time of it, which the settings refuse.
+    return value if isinstance(value, str) else json.dumps(value, default=lambda day: f"{day} 00:00:00 +0000 UTC")
 
 
 def run_program(
@@ -298,7 +302,24 @@ def run_in_loop(
         # What a program that failed left waiting; the SDK's own decorator for tests clears both, too.
         SETTINGS.rpc_manager.clear()
         SETTINGS.outputs.clear()
-        loop.run_until_complete(run_pulumi_func(program))
+
+        def body() -> Awaitable[None]:
+            program()
+            return _most_outputs()
+
+        loop.run_until_complete(run_pulumi_func(body))
+
+
+async def _most_outputs() -> None:
+    """Wait until all outputs so far are there, or until one fails.
+
+    The SDK waits by itself, but for the first of all that are left, and then anew for the rest: of a few thousand
+    outputs that takes longer than everything else. The limit is for a failed registration that no output shows; the
+    SDK's own waiting raises it.
+    """
+    outputs = list(SETTINGS.outputs)
+    if outputs:
+        await asyncio.wait(outputs, timeout=_OUTPUTS_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +122,7 @@ def _reader_is_gone() -> bool:
         return False
 
 
+@cache
 def _added_commands() -> dict[str, Any]:
     return {entry.name: entry for entry in entry_points(group=COMMAND_GROUP)}
 

@@ -17,5 +17,7 @@ GOLD_LOCATION = "GOLD_LOCATION"
 GOLD_DATABASE = "GOLD_DATABASE"
 # s3:// URL under which each dbt run leaves its artifacts.
 ARTIFACTS_LOCATION = "ARTIFACTS_LOCATION"
+# Names of the macros that dbt's `run-operation` may call, separated by commas; without it, none.
+DBT_OPERATIONS = "DBT_OPERATIONS"
 # http(s)://user@host:port/catalog
 TRINO_URL = "TRINO_URL"

@@ -26,6 +26,8 @@ GROUPS: Mapping[str, str] = {
     "lambda_runtime": "Functions",
     "schedule_expression": "Pipeline",
     "state_lock_table": "State backend",
+    "usage": "What goldlake cost reckons with",
+    "policy_exemptions": "What goldlake policy lets pass",
 }
 HEAD = """# Configuration
 

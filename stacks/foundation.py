@@ -80,7 +80,20 @@ def deploy(settings: Settings) -> FoundationOutputs:
             tags=names.tags("alarms"),
         ),
     )
-    dashboard = Dashboard(
+    dashboard = _dashboard(settings, names, account) if settings.dashboard else None
+    return FoundationOutputs(
+        vpc_id=network.vpc_id,
+        subnet_ids=network.subnet_ids,
+        function_security_group_id=groups.function_group_id,
+        warehouse_security_group_id=groups.warehouse_group_id,
+        alarm_topic_arn=topic.topic_arn,
+        key_arn=key.key_arn if key else pulumi.Output.from_input(""),
+        dashboard_name=dashboard.dashboard_name if dashboard else pulumi.Output.from_input(""),
+    )
+
+
+def _dashboard(settings: Settings, names: Names, account: pulumi.Output[str]) -> Dashboard:
+    return Dashboard(
         "dashboard",
         DashboardArgs(
             dashboard_name=names.name(PIPELINE),
@@ -95,15 +108,6 @@ def deploy(settings: Settings) -> FoundationOutputs:
             workgroup_name="" if settings.warehouse_host else names.name(WORKGROUP),
             dead_letter_queue_name=names.name(f"{FUNCTION_NAMES['build']}-failed"),
         ),
-    )
-    return FoundationOutputs(
-        vpc_id=network.vpc_id,
-        subnet_ids=network.subnet_ids,
-        function_security_group_id=groups.function_group_id,
-        warehouse_security_group_id=groups.warehouse_group_id,
-        alarm_topic_arn=topic.topic_arn,
-        key_arn=key.key_arn if key else pulumi.Output.from_input(""),
-        dashboard_name=dashboard.dashboard_name,
     )
 
 

@@ -100,6 +100,7 @@ class FoundationOutputs(UnitOutputs):
     key_arn: pulumi.Output[str]
     """Empty without a customer key."""
     dashboard_name: pulumi.Output[str]
+    """Empty without a dashboard."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

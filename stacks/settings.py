@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -18,9 +19,19 @@ import pulumi
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from components.function import ALARMS
 from components.naming import STANDARD_TAGS, Names
 from components.pipeline import DEFAULT_HAND_OVER_RETRIES, MAX_HAND_OVER_RETRIES
-from components.redshift import CAPACITIES, LARGE_CAPACITIES, LARGE_REGIONS, LIMITS, MAX_CAPACITY, PORTS
+from components.redshift import (
+    CAPACITIES,
+    LARGE_CAPACITIES,
+    LARGE_REGIONS,
+    LIMITS,
+    MAX_CAPACITY,
+    PORTS,
+    SMALL_CAPACITY,
+    SMALL_REGIONS,
+)
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
 from stacks.names import DBT_LOGIN, LOGINS, WAREHOUSE_LOGIN
@@ -36,6 +47,31 @@ RUNTIMES = ("python3.11", "python3.12", "python3.13")
 RETENTION_DAYS = frozenset(
     {1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
 )
+
+
+@dataclass(frozen=True)
+class Habit:
+    """A figure of the usage profile."""
+
+    guess: float
+    """What is taken for it, from half to twice as much, until the stack's file says better."""
+    most: float
+    meaning: str
+
+
+# What the resources do not tell, and their price depends on. A small team's figures.
+USAGE: Mapping[str, Habit] = {
+    "runMinutes": Habit(15, 1440, "minutes that the warehouse works in a run of the pipeline"),
+    "runsPerDay": Habit(1, 1440, "runs a day; what scheduleExpression says, where it says it plainly"),
+    "queryMinutes": Habit(0, 1440, "minutes a day that the warehouse works for people and dashboards"),
+    "functionSeconds": Habit(180, 86400, "seconds that check, export and register take together in a run"),
+    "silverGb": Habit(5, 1_000_000, "GB in the silver bucket"),
+    "goldGb": Habit(1, 1_000_000, "GB of gold tables in the lake"),
+    "warehouseGb": Habit(2, 1_000_000, "GB in the warehouse"),
+    "scannedGb": Habit(5, 1_000_000, "GB of silver that the warehouse reads in a run"),
+    "logMb": Habit(5, 1_000_000, "MB of logs of a run: functions, pipeline, the warehouse's audit"),
+    "flowLogMb": Habit(2, 1_000_000, "MB of flow logs a day"),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +114,15 @@ def _is_vpc_cidr(value: str) -> bool:
     except ValueError:
         return False
     return network.is_private and 16 <= network.prefixlen <= 22
+
+
+def _is_exemption(entry: Mapping[str, str]) -> bool:
+    if set(entry) != {"rule", "resource", "reason", "until"} or len(entry["reason"].strip()) < 10:
+        return False
+    try:
+        return date.fromisoformat(entry["until"]).isoformat() == entry["until"] and bool(entry["resource"])
+    except ValueError:
+        return False
 
 
 # AWS, "Tag naming and usage conventions": letters, digits, spaces and some signs, in all services.
@@ -197,6 +242,11 @@ class Settings(BaseModel):
     alarm_emails: Annotated[
         tuple[str, ...], _must(_each_once(_matches(r"[^@\s]+@[^@\s]+\.[^@\s]+")), "mail addresses, each once")
     ] = ()
+    function_alarms: Annotated[
+        tuple[str, ...],
+        _must(_each_once(ALARMS.__contains__), f"any of {', '.join(ALARMS)}, each once: AWS bills each alarm"),
+    ] = ALARMS
+    dashboard: bool = True
 
     # Lake
     silver_bucket: Annotated[
@@ -305,6 +355,25 @@ class Settings(BaseModel):
     state_lock_table: bool = True
     state_customer_key: bool = False
 
+    # What `goldlake cost` reckons with
+    usage: Annotated[
+        dict[str, float],
+        _must(
+            lambda v: all(name in USAGE and 0 <= figure <= USAGE[name].most for name, figure in v.items()),
+            "; ".join(f"{name}, 0 to {habit.most:g}: {habit.meaning}" for name, habit in USAGE.items()),
+        ),
+    ] = {}
+
+    # What `goldlake policy` lets pass
+    policy_exemptions: Annotated[
+        tuple[dict[str, str], ...],
+        _must(
+            lambda v: all(_is_exemption(entry) for entry in v),
+            "objects of rule, resource (a name, or a pattern with *), reason (10 characters or more) and until "
+            "(YYYY-MM-DD, in quotes), all of them: an exemption says why, and ends",
+        ),
+    ] = ()
+
     @property
     def zones(self) -> tuple[str, ...]:
         """The availability zones to use: the ones given, or a, b and c of the region."""
@@ -375,6 +444,11 @@ AGREEMENTS = (
         ("base_capacity",),
         lambda s: s.base_capacity in CAPACITIES or s.region in LARGE_REGIONS,
         f"more than 512 RPU are there in {', '.join(sorted(LARGE_REGIONS))} only",
+    ),
+    Agreement(
+        ("base_capacity",),
+        lambda s: s.base_capacity != SMALL_CAPACITY or s.region in SMALL_REGIONS,
+        f"4 RPU are there in {', '.join(sorted(SMALL_REGIONS))} only",
     ),
     Agreement(
         ("max_capacity", "base_capacity"),

@@ -38,8 +38,6 @@ from stacks.settings import Settings
 FUNCTIONS_CODE = "functions"
 LAYERS = ("dbt_redshift", "dbt_project", "duckdb", "delta", "trino")
 
-# The dbt runner's own variable: macros that an event may call (lambdas.dbt_runner.event).
-DBT_OPERATIONS = "DBT_OPERATIONS"
 # What each step's function needs on its path. A function and its layers unzip to 250 MiB at most.
 STEP_LAYERS: Mapping[str, tuple[str, ...]] = {
     "check": ("dbt_project", "delta"),
@@ -158,6 +156,7 @@ def deploy(settings: Settings, inputs: Inputs) -> TransformOutputs:
             account=account,
             key_arn=inputs.foundation.key_arn if settings.customer_key else None,
             alarm_topic_arn=inputs.foundation.alarm_topic_arn,
+            alarms=settings.function_alarms,
             tags=names.tags(FUNCTION_NAMES[step]),
             # Only these two talk to the warehouse; the others need Glue, which has no endpoint in the VPC.
             vpc=FunctionVpc(
@@ -242,7 +241,7 @@ def _environment(settings: Settings, inputs: Inputs, warehouse: _Warehouse) -> d
         "build": {
             **connection,
             env.ARTIFACTS_LOCATION: inputs.lake.artifacts_bucket.apply(lambda bucket: f"s3://{bucket}/dbt"),
-            **({DBT_OPERATIONS: ",".join(settings.dbt_operations)} if settings.dbt_operations else {}),
+            **({env.DBT_OPERATIONS: ",".join(settings.dbt_operations)} if settings.dbt_operations else {}),
         },
         "export": {**connection, env.GOLD_LOCATION: gold},
         "register": register,
@@ -273,7 +272,7 @@ def _rotation(login: str, settings: Settings, inputs: Inputs, warehouse: _Wareho
 
     def rights(found: Sequence[str]) -> list[policies.Statement]:
         arn, key = found
-        return [rotate_secret(arn), *([policies.use_key(key)] if key else [])]
+        return [rotate_secret(arn), *([policies.use_key(key, "secretsmanager")] if key else [])]
 
     function = TaskFunction(
         function_name,
@@ -292,6 +291,7 @@ def _rotation(login: str, settings: Settings, inputs: Inputs, warehouse: _Wareho
             account=account,
             key_arn=key_arn,
             alarm_topic_arn=inputs.foundation.alarm_topic_arn,
+            alarms=settings.function_alarms,
             tags=names.tags(function_name),
             vpc=FunctionVpc(
                 subnet_ids=inputs.foundation.subnet_ids,
@@ -324,37 +324,37 @@ def _statements(
         key=inputs.foundation.key_arn if settings.customer_key else "",
     )
 
-    def with_key(found: Mapping[str, str], statements: list[policies.Statement]) -> list[policies.Statement]:
-        return [*statements, policies.use_key(found["key"])] if found["key"] else statements
+    def reads(found: Mapping[str, str]) -> list[policies.Statement]:
+        return [policies.decrypt_with(found["key"], "s3")] if found["key"] else []
 
-    def sign_in(found: Mapping[str, str]) -> policies.Statement:
+    def writes(found: Mapping[str, str]) -> list[policies.Statement]:
+        return [policies.use_key(found["key"], "s3")] if found["key"] else []
+
+    def sign_in(found: Mapping[str, str]) -> list[policies.Statement]:
         if settings.sign_in == "iam":
-            return policies.get_credentials(found["workgroup"])
-        return policies.read_secrets([found["login"]])
+            return [policies.get_credentials(found["workgroup"])]
+        key = [policies.decrypt_with(found["key"], "secretsmanager")] if found["key"] else []
+        return [policies.read_secrets([found["login"]]), *key]
 
     def check(found: Mapping[str, str]) -> list[policies.Statement]:
-        return with_key(
-            found,
-            [
-                policies.read_catalog(settings.region, found["account"], ["silver_*"]),
-                *policies.read_prefix(found["silver"], "silver"),
-            ],
-        )
+        return [
+            policies.read_catalog(settings.region, found["account"], ["silver_*"]),
+            *policies.read_prefix(found["silver"], "silver"),
+            *reads(found),
+        ]
 
     def build(found: Mapping[str, str]) -> list[policies.Statement]:
-        return with_key(found, [sign_in(found), *policies.write_prefix(found["artifacts"], "dbt")])
+        return [*sign_in(found), policies.keep_objects(found["artifacts"], "dbt"), *writes(found)]
 
     def export(found: Mapping[str, str]) -> list[policies.Statement]:
-        return with_key(found, [sign_in(found), *policies.write_prefix(found["gold"], "gold", delete=True)])
+        return [*sign_in(found), *policies.write_prefix(found["gold"], "gold", delete=True), *writes(found)]
 
     def register(found: Mapping[str, str]) -> list[policies.Statement]:
-        return with_key(
-            found,
-            [
-                policies.write_catalog(settings.region, found["account"], [GOLD_DATABASE]),
-                *policies.read_prefix(found["gold"], "gold"),
-            ],
-        )
+        return [
+            policies.write_catalog(settings.region, found["account"], [GOLD_DATABASE]),
+            *policies.read_prefix(found["gold"], "gold"),
+            *reads(found),
+        ]
 
     return {
         "check": known.apply(check),

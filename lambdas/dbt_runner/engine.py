@@ -38,7 +38,7 @@ class Run:
     task: Any = None
     """dbt's own task, None before it had selected nodes."""
     timings: dict[str, float] = field(default_factory=dict)
-    """Seconds of import, parse and run."""
+    """Seconds of parse and run."""
 
     def write_results(self, path: Path) -> None:
         """Write the results of the nodes that had ended: dbt does not when something beside the nodes fails."""
@@ -51,11 +51,9 @@ class Run:
 
 def run(arguments: list[str], *, seconds: float, warehouse: Warehouse, on_event: Callable[[Any], None]) -> Run:
     """Run dbt with these arguments for so many seconds at most; `on_event` gets dbt's events, from many threads."""
-    begin = time.monotonic()
-    # Takes two seconds: only after the event has been checked.
     from dbt.cli.main import dbtRunner
 
-    imported = time.monotonic()
+    begin = time.monotonic()
     parsed: list[float] = []
 
     def hear(event: Any) -> None:
@@ -77,8 +75,8 @@ def run(arguments: list[str], *, seconds: float, warehouse: Warehouse, on_event:
         found.result = outcome.result
         found.problem = str(outcome.exception) if outcome.exception and not found.stopped else ""
     ended = time.monotonic()
-    middle = parsed[0] if parsed else imported
-    found.timings = {"import": imported - begin, "parse": middle - imported, "run": ended - middle}
+    middle = parsed[0] if parsed else begin
+    found.timings = {"parse": middle - begin, "run": ended - middle}
     return found
 
 

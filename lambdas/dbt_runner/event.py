@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.errors import ConfigurationError
+from runtime.settings import DBT_OPERATIONS
 
 # What dbt's command line calls each of them. `deps` and `init` need the internet, `clean` deletes.
 DBT_COMMANDS: dict[str, tuple[str, ...]] = {
@@ -42,8 +43,6 @@ MAX_THREADS = 16
 DEFAULT_TARGET = "redshift"
 # The artifacts of the last good run, for `state`.
 LATEST = "latest"
-# Names of the macros that `run-operation` may call, separated by commas; the stack sets it. Without it, none.
-OPERATIONS = "DBT_OPERATIONS"
 _NEEDS_STATE = re.compile(r"\b(state|result|source_status):")
 _NAME = r"[A-Za-z_][A-Za-z0-9_.]{0,99}"
 
@@ -177,7 +176,7 @@ def _disagreements(event: dict[str, Any]) -> list[str]:
         faults.append("selector stands alone: dbt would ignore select and exclude beside it")
     if command == "retry" and not event.get("run_id"):
         faults.append("retry needs the run_id of the run that it goes on with")
-    allowed = [name.strip() for name in os.environ.get(OPERATIONS, "").split(",") if name.strip()]
+    allowed = [name.strip() for name in os.environ.get(DBT_OPERATIONS, "").split(",") if name.strip()]
     if command == "run-operation" and event.get("operation") not in allowed:
         listed = ", ".join(allowed) or "none"
         faults.append(f"operation = {event.get('operation')!r}: {listed} is allowed by the setting dbtOperations")

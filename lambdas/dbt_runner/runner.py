@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdas import shipped_parse
-from lambdas.dbt_runner import artifacts, engine, logs, results
+from lambdas.dbt_runner import artifacts, engine, imports, logs, results
 from lambdas.dbt_runner.event import DbtCommand
 from lambdas.dbt_runner.workspace import LOG_BYTES, Workspace, environment, replace_process_locks, workspace
 from runtime.aws import Connection
@@ -90,11 +90,14 @@ def run_dbt(job: Job) -> dict[str, Any]:
     began = time.monotonic()
     # One that resumes gets up to half of the time; the other half is for work.
     remote = job.warehouse.host not in LOOPBACK_HOSTS
-    wake(job.warehouse, min(WAKE_SECONDS if remote else LOOPBACK_WAKE_SECONDS, job.remaining_seconds / 2))
-    connected = time.monotonic()
+    patience = min(WAKE_SECONDS if remote else LOOPBACK_WAKE_SECONDS, job.remaining_seconds / 2)
+    with imports.loading() as imported:
+        waiting = time.monotonic()
+        wake(job.warehouse, patience)
+        connecting = time.monotonic() - waiting
     run_id = job.command.run_id or uuid.uuid4().hex
     with workspace() as space, environment(job.project, job.warehouse):
-        return _run(job, space, run_id, began, connected - began)
+        return _run(job, space, run_id, began, {"import": imported.seconds, "connect": connecting})
 
 
 def wake(warehouse: Warehouse, patience: float, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -123,7 +126,7 @@ def _is_refusal(error: BaseException | None) -> bool:
     return isinstance(first, dict) and str(first.get("C", "")).startswith(("28", "3D"))
 
 
-def _run(job: Job, space: Workspace, run_id: str, began: float, connecting: float) -> dict[str, Any]:
+def _run(job: Job, space: Workspace, run_id: str, began: float, start: dict[str, float]) -> dict[str, Any]:
     command, secret = job.command, job.warehouse.password
     before = _before(job, space)
     stdout = sys.stdout
@@ -144,7 +147,7 @@ def _run(job: Job, space: Workspace, run_id: str, began: float, connecting: floa
     if found.stopped or (found.problem and not nodes):
         # dbt hands back nothing then; what was written is all there is.
         nodes = results.from_file(results.read(space.target) or {"results": []})
-    message = _message(command, outcome, nodes, found, remaining)
+    message = _message(job, outcome, nodes, found, remaining)
     if outcome in (FAILED, BROKEN):
         try:
             job.warehouse.ping()
@@ -153,7 +156,7 @@ def _run(job: Job, space: Workspace, run_id: str, began: float, connecting: floa
     kept = artifacts.upload(
         job.aws, space, run_id, latest=outcome == DONE and command.command in _BUILDING, secret=secret
     )
-    timings = {**found.timings, "connect": connecting}
+    timings = {**start, **found.timings}
     # dbt keeps the password out of its logs, not out of what a driver says. Before texts are cut, lest a part remain.
     shown, left_out = results.bounded(without(nodes, secret))
     answer = {
@@ -216,7 +219,8 @@ def _arguments(job: Job, space: Workspace) -> list[str]:
     if command.command == "retry":
         return [*arguments, "--state", str(space.previous)]
     if command.command == "debug":
-        return arguments
+        # Otherwise dbt looks for git as well, which only `deps` needs and Lambda's runtimes do not have.
+        return [*arguments, "--connection"]
     if command.state:
         arguments += ["--state", str(space.state)]
     return [*arguments, *shipped_parse.options(job.project, variables=bool(command.vars))]
@@ -261,17 +265,16 @@ def without(value: Any, secret: str) -> Any:
     return value
 
 
-def _message(
-    command: DbtCommand, outcome: str, nodes: list[results.Result], found: engine.Run, remaining: list[str]
-) -> str:
-    done = f"dbt {command.command}"
+def _message(job: Job, outcome: str, nodes: list[results.Result], found: engine.Run, remaining: list[str]) -> str:
+    done = f"dbt {job.command.command}"
     failed = [node for node in nodes if node["status"] in ("error", "fail", "runtime error", "partial success")]
     if outcome == DONE:
         return f"{done}: {len(nodes)} nodes done"
     if found.stopped:
-        when = f"stopped {RESERVE_SECONDS} s before the time limit"
+        # What `--deadline` says, or the function's limit without the reserve.
+        when = f"stopped at its deadline of {round(max(job.remaining_seconds - RESERVE_SECONDS, 0), 1):g} s"
         if outcome != DEADLINE:
-            return f"{done} failed: {when}, before it had begun with a node"
+            return f"{done} failed: {when}, before dbt had chosen its nodes: a retry would find nothing to go on with"
         more = f"; {len(failed)} failed" if failed else ""
         return f"{done}: {when}, {len(remaining)} nodes remain, first {remaining[0]}{more}; retry goes on with them"
     if failed:

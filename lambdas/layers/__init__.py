@@ -4,6 +4,7 @@
     lock        versions and hashes of the packages: the files under locks/
     install     packages of a lock, for the target's platform, on any host
     prune       what of the packages no function needs, with the reason
+    native      whether what is compiled is for the target's machine, Python and glibc
     bytecode    the layer's modules compiled ahead, since Lambda could not keep what it compiles
     project     the dbt project with its profile and dbt's parse of it
     bill        the bill of materials and the licences beside a zip

@@ -30,9 +30,10 @@ from lambdas.layers.catalogue import (
 from lambdas.layers.install import drop, install
 from lambdas.layers.limits import limit_faults
 from lambdas.layers.lock import lock_file
-from lambdas.layers.project import fill_project, project_entries, ship_parse
+from lambdas.layers.native import faults_in
+from lambdas.layers.project import fill_project, profile_of, project_entries, ship_parse
 from lambdas.layers.prune import prune
-from runtime.errors import FailedError
+from runtime.errors import ConfigurationError, FailedError
 from runtime.target import write_atomically
 
 Say = Callable[[str], None]
@@ -44,12 +45,23 @@ _BUILDER = ("lambdas/layers/", "lambdas/cli.py")
 def build_all(build: Build, say: Say = lambda _line: None) -> list[Artifact]:
     """Build every layer and the functions' code; what is built already from the same input is reused.
 
-    Raises UnreachableError when packages cannot be installed, FailedError when Lambda would not take what was built.
+    Raises ConfigurationError for a dbt project that cannot be packed and a folder that cannot be made, UnreachableError
+    when packages cannot be installed, FailedError when there is no room or Lambda would not take what was built.
     """
-    build.out.mkdir(parents=True, exist_ok=True)
-    # Compression is most of the work and releases the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        artifacts = list(pool.map(lambda name: _build(build, name, say), ARTIFACTS))
+    # Before minutes are spent on the packages.
+    profile_of(build.dbt_folder)
+    project_entries(build.dbt_folder)
+    try:
+        build.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{build.out} cannot be made: {error.strerror}; a folder is needed") from error
+    try:
+        # Compression is most of the work and releases the interpreter's lock.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            artifacts = list(pool.map(lambda name: _build(build, name, say), ARTIFACTS))
+    except OSError as error:
+        where = error.filename or build.out
+        raise FailedError(f"the build ended for {error.strerror}: {where}", hint="run it again: it goes on") from error
     keep = {path for artifact in artifacts for path in (artifact.path, *bill_paths(artifact.path))}
     for pattern in ("*.zip", "*.cdx.json", "*.licences.tsv"):
         for path in build.out.glob(pattern):
@@ -85,6 +97,7 @@ def _packed(build: Build, name: str, root: Path, compiler: Path | None) -> Artif
     content = root if name == FUNCTIONS else root / "python"
     content.mkdir(exist_ok=True)
     pruned, notes = _fill(build, name, content)
+    notes += faults_in(root, build)
     version = None
     if compiler is not None:
         version = compile_modules(compiler, content)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,11 @@ from pathlib import Path
 from lambdas import shipped_parse
 from lambdas.layers.archive import is_bytecode, sha256_of
 from lambdas.layers.bill import bill_paths
+from lambdas.layers.bytecode import interpreter
 from lambdas.layers.catalogue import ARTIFACTS, IN_RUNTIME, LOCKED, PROJECT_LAYER, Artifact
 from lambdas.layers.limits import limit_faults
 from lambdas.layers.lock import locked_versions, normalised
+from lambdas.layers.native import is_compiled, module_faults, read_target, this_machine
 from lambdas.layers.prune import EVERY_LAYER, RULES
 
 # What a function of the layer imports first.
@@ -69,6 +70,7 @@ def check_all(out: Path, say: Callable[[str], None] = lambda _line: None) -> lis
         say(f"{name}: looking")
         if name in LOCKED:
             findings.append(Finding(name, "metadata of every package", _metadata_fault(artifact)))
+            findings.append(Finding(name, "compiled for the target", _target_fault(artifact, target)))
         if name in IMPORTS:
             findings.append(_imports(artifact, target))
         if name == PROJECT_LAYER:
@@ -112,6 +114,16 @@ def _unconditional(name: str, package: str, versions: set[str]) -> bool:
     return len(versions) == 1 and all(";" not in line for line in lines)
 
 
+def _target_fault(artifact: Artifact, target: str) -> str | None:
+    with zipfile.ZipFile(artifact.path) as archive:
+        # Bytecode says by its name what it is for.
+        names = [name for name in archive.namelist() if is_compiled(name)]
+        files = ((name, b"" if is_bytecode(name) else archive.read(name)) for name in names)
+        faults = module_faults(files, *read_target(target))
+    more = f"; {len(faults) - 3} more" if len(faults) > 3 else ""
+    return "; ".join(faults[:3]) + more if faults else None
+
+
 def _parse_fault(artifact: Artifact) -> str | None:
     with zipfile.ZipFile(artifact.path) as archive:
         shipped = any(name.endswith(f"/{shipped_parse.FILE}") for name in archive.namelist())
@@ -136,8 +148,9 @@ def _idle_rules(artifacts: Mapping[str, Artifact]) -> str | None:
 def _imports(artifact: Artifact, target: str) -> Finding:
     """Import a layer's modules with nothing else on the path but what Lambda's runtime has."""
     what = "imports"
-    here = f"this machine, Python {sys.version_info.major}.{sys.version_info.minor}"
-    if target != here:
+    platform, version = read_target(target)
+    python = interpreter(version) if platform in (None, this_machine()) else None
+    if python is None:
         return Finding(artifact.name, what, None, f"built for {target}, which does not run here")
     with tempfile.TemporaryDirectory(prefix="goldlake-check-") as folder:
         layer, beside = Path(folder, "opt"), Path(folder, "runtime")
@@ -147,7 +160,7 @@ def _imports(artifact: Artifact, target: str) -> Finding:
         path = [str(layer / "python"), str(layer), str(beside)]
         lines = [f"import sys; sys.path[:0] = {path!r}", *(f"import {module}" for module in IMPORTS[artifact.name])]
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", "\n".join(lines)],
+            [str(python), "-I", "-S", "-c", "\n".join(lines)],
             capture_output=True,
             text=True,
             check=False,

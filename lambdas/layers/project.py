@@ -52,17 +52,23 @@ def _is_env(name: str) -> bool:
 def fill_project(source: Path, content: Path) -> None:
     """Copy a dbt project to where the functions look for it, with a profile that they can use."""
     folder = content / FOLDER
+    profile = profile_of(source)
     for path, name in project_entries(source):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    project = _yaml(folder / "dbt_project.yml")
-    profile = project.get("profile") if isinstance(project, dict) else None
-    if not isinstance(profile, str) or not profile:
-        raise ConfigurationError(f"{source / 'dbt_project.yml'} names no profile: the functions need one")
     profiles = folder / "profiles.yml"
     if not has_target(profiles, profile):
         profiles.write_text(profile_text(profile))
+
+
+def profile_of(source: Path) -> str:
+    """Return the name of a project's profile. Raises ConfigurationError when there is none."""
+    project = _yaml(source / "dbt_project.yml")
+    profile = project.get("profile") if isinstance(project, dict) else None
+    if not isinstance(profile, str) or not profile:
+        raise ConfigurationError(f"{source / 'dbt_project.yml'} names no profile: the functions need one")
+    return profile
 
 
 def has_target(profiles: Path, profile: str) -> bool:

@@ -44,9 +44,9 @@ class Context:
     aws_request_id = "rehearsal"
     function_name = "dbt-runner"
     def get_remaining_time_in_millis(self):
-        return given["remaining_seconds"] * 1000
+        return given["remaining_seconds"][min(len(answers), len(given["remaining_seconds"]) - 1)] * 1000
 
-codes = []
+answers, codes = [], []
 if given["hear"]:
     from lambdas.dbt_runner.workspace import replace_process_locks
     replace_process_locks()
@@ -58,11 +58,11 @@ if given["hear"]:
 
     dbt_main.dbtRunner = Heard
 from lambdas.dbt_runner.handler import handle
-answers = []
 for event in given["events"]:
     answer = handle(event, Context())
     now = time.perf_counter()
-    answers.append({"answer": answer, "seconds": now - started})
+    answers.append({"answer": answer, "seconds": now - started, "codes": sorted(set(codes))})
+    codes.clear()
     started = now
 def can_write(folder):
     try:
@@ -70,9 +70,16 @@ def can_write(folder):
             return True
     except OSError:
         return False
+def peak():
+    # Of this program alone: getrusage counts what its parent had before it started.
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return None
 result = {
     "answers": answers,
-    "codes": sorted(set(codes)),
+    "peak_bytes": peak(),
     "writable": [folder for folder in given["path"] if can_write(folder)],
     "foreign": sorted(
         name for name, module in list(sys.modules.items())
@@ -123,14 +130,16 @@ def rehearse(
     *,
     hear: bool = False,
     python: Sequence[str] = (),
-    remaining_seconds: int = 600,
+    executable: str = sys.executable,
+    remaining_seconds: Sequence[int] = (600,),
 ) -> dict[str, Any]:
     """Run the handler once for each event in one fresh process, which is cold for the first only.
 
-    Returns `{answers: [{answer, seconds}], codes, writable, foreign, stderr}`. The seconds of the first count from the
-    driver's start; `codes` are those of dbt's events, with `hear`. `writable` are folders of the path that could be
-    written, `foreign` modules that came from elsewhere: none when all is well. A process that ended by itself leaves
-    `answers` empty.
+    Returns `{answers: [{answer, seconds, codes}], peak_bytes, writable, foreign, stderr}`. The seconds of the first
+    count from the driver's start; `codes` are those of dbt's events, with `hear`; `peak_bytes` is the most memory that
+    the process had (Linux). `writable` are folders of the path that could be written, `foreign` modules that came from
+    elsewhere: none when all is well. A process that ended by itself leaves `answers` empty. `remaining_seconds` is what
+    Lambda says is left at the start of each event, the last for those that follow.
     """
     result = stage.temporary / "rehearsal.json"
     result.unlink(missing_ok=True)
@@ -139,10 +148,10 @@ def rehearse(
         "events": list(events),
         "result": str(result),
         "hear": hear,
-        "remaining_seconds": remaining_seconds,
+        "remaining_seconds": list(remaining_seconds),
     }
     done = subprocess.run(
-        [sys.executable, "-I", "-S", *python, "-c", _DRIVER, json.dumps(given)],
+        [executable, "-I", "-S", *python, "-c", _DRIVER, json.dumps(given)],
         env={"TMPDIR": str(stage.temporary), "LANG": "en_US.UTF-8", "TZ": ":UTC", **environment},
         cwd=stage.root / FUNCTIONS,
         capture_output=True,
@@ -151,7 +160,7 @@ def rehearse(
         preexec_fn=bound_by_modes,
     )
     if not result.is_file():
-        return {"answers": [], "codes": [], "writable": [], "foreign": [], "stderr": done.stderr}
+        return {"answers": [], "peak_bytes": None, "writable": [], "foreign": [], "stderr": done.stderr}
     return {**json.loads(result.read_text()), "stderr": done.stderr}
 
 

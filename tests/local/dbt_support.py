@@ -1,4 +1,8 @@
-"""dbt on the local Redshift and on DuckDB, for the tests of the gold project."""
+"""dbt on the local Redshift and on DuckDB, for the tests of the gold project.
+
+Run as a module it is a process that runs dbt as often as it is told: importing dbt takes longer than most of what the
+tests ask of it, and what dbt leaves in a process (environment, log handlers, connections) stays out of the tests'.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +55,83 @@ def silver_ddl() -> list[str]:
     return statements
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a dbt command came to: the exit code that dbt would have, and what it said."""
+
+    returncode: int
+    output: str
+
+
+class Dbt:
+    """dbt in a process of its own, which keeps its modules between commands. Its artifacts are in `work`."""
+
+    def __init__(self, work: Path, **environment: str) -> None:
+        self.target = work / "target"
+        work.mkdir(exist_ok=True)
+        own = {
+            "DBT_PROFILES_DIR": str(PROJECT),
+            "DBT_PROJECT_DIR": str(PROJECT),
+            "DBT_TARGET_PATH": str(self.target),
+            "DBT_LOG_PATH": str(work / "logs"),
+            "DBT_USE_COLORS": "false",
+        }
+        self._said = work / "dbt.out"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.local.dbt_support", str(self._said)],
+            cwd=REPOSITORY,
+            env=os.environ | own | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, *arguments: str) -> None:
+        """Give a command; `end` waits for it."""
+        assert self._process.stdin
+        print(json.dumps(arguments), file=self._process.stdin, flush=True)
+
+    def end(self) -> Done:
+        """Wait for the command that was given last."""
+        assert self._process.stdout
+        answer = self._process.stdout.readline()
+        return Done(int(answer or -1), self._said.read_text())
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+def _serve(said: str) -> None:
+    """Run the commands that come in as JSON, a line each, and answer with their exit codes."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    for line in sys.stdin:
+        with Path(said).open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            result = dbtRunner().invoke(json.loads(line))
+            if result.exception:
+                print(repr(result.exception))
+            sys.stdout.flush()
+            # The file of a DuckDB connection is closed to the tests.
+            DuckDBConnectionManager.close_all_connections()
+        print(0 if result.success else 2 if result.exception else 1, file=answers)
+
+
 @dataclass
 class Warehouse:
     """A local Redshift, and dbt runs against it."""
 
     port: int
     work: Path
+    _dbt: Dbt
 
     def query(self, *statements: str) -> list[list[Any]]:
         """Run statements in one session as the administrator; return the last one's rows."""
@@ -71,32 +146,20 @@ class Warehouse:
                 cursor.execute(statement)
             return [list(row) for row in cursor.fetchall()] if cursor.description else []
 
-    def start_dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run dbt and return what it said, however it ended."""
-        own = {
-            "REDSHIFT_HOST": "127.0.0.1",
-            "REDSHIFT_PORT": str(self.port),
-            "REDSHIFT_USER": "admin",
-            "REDSHIFT_SSLMODE": "disable",
-            "DBT_ENV_SECRET_REDSHIFT_PASSWORD": PASSWORD,
-            "DBT_PROFILES_DIR": str(PROJECT),
-            "DBT_TARGET_PATH": str(self.work / "target"),
-            "DBT_LOG_PATH": str(self.work / "logs"),
-        }
-        return subprocess.run(
-            [str(Path(sys.prefix) / "bin" / "dbt"), "--no-use-colors", *arguments],
-            cwd=PROJECT,
-            env=os.environ | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def start_dbt(self, *arguments: str) -> None:
+        """Give dbt a command; `end_dbt` waits for it."""
+        self._dbt.start(*arguments)
 
-    def dbt(self, *arguments: str, **environment: str) -> str:
+    def end_dbt(self) -> Done:
+        """Return what the command came to, however it ended."""
+        return self._dbt.end()
+
+    def dbt(self, *arguments: str) -> str:
         """Run dbt, expect success, and return its output."""
-        done = self.start_dbt(*arguments, **environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        self.start_dbt(*arguments)
+        done = self.end_dbt()
+        assert done.returncode == 0, done.output
+        return done.output
 
     def artifact(self, name: str) -> Any:
         """Return one of dbt's JSON artifacts."""
@@ -104,14 +167,36 @@ class Warehouse:
 
 
 @contextlib.contextmanager
+def running_dbt(work: Path, **environment: str) -> Iterator[Dbt]:
+    """Start a process for dbt, and end it in the end."""
+    dbt = Dbt(work, **environment)
+    try:
+        yield dbt
+    finally:
+        dbt.close()
+
+
+@contextlib.contextmanager
 def running_warehouse(work: Path) -> Iterator[Warehouse]:
     """Start a local Redshift for dbt runs that write to `work`, and stop it in the end."""
     # Not in pytest's folder: another pytest closes that to PostgreSQL's own user whenever it starts.
-    with tempfile.TemporaryDirectory(prefix="goldlake-dbt-") as data:
-        yield from _running(work, Path(data))
+    with (
+        tempfile.TemporaryDirectory(prefix="goldlake-dbt-") as data,
+        _redshift(work, Path(data)) as port,
+        running_dbt(
+            work,
+            REDSHIFT_HOST="127.0.0.1",
+            REDSHIFT_PORT=str(port),
+            REDSHIFT_USER="admin",
+            REDSHIFT_SSLMODE="disable",
+            DBT_ENV_SECRET_REDSHIFT_PASSWORD=PASSWORD,
+        ) as dbt,
+    ):
+        yield Warehouse(port, work, dbt)
 
 
-def _running(work: Path, data: Path) -> Iterator[Warehouse]:
+@contextlib.contextmanager
+def _redshift(work: Path, data: Path) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -130,7 +215,11 @@ def _running(work: Path, data: Path) -> Iterator[Warehouse]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield Warehouse(port, work)
+        yield port
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

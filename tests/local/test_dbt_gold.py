@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import datetime
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from runtime.silver import SILVER_TABLES
 from tests.local.dbt_support import MARTS, PASSWORD, PROJECT, Warehouse, running_warehouse, silver_ddl
@@ -49,6 +51,9 @@ LATER_ENRICHMENT = """
         ('p500', '[]', 'principal', 'data', 0.9, 'm', timestamp '2026-07-02')
 """
 
+VARIABLES = "{gold_readers: [reader], frozen_after_days: 7}"
+LISTED = ("name", "resource_type")
+
 # A posting that named two skills names none.
 EMPTIED_ENRICHMENT = """
     insert into silver_ai.job_enrichment values ('p1', '[]', 'senior', 'data', 0.5, 'm', timestamp '2026-07-02')
@@ -57,18 +62,31 @@ EMPTIED_ENRICHMENT = """
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    """A local Redshift whose silver tables are filled by SQL, and which gold has been built in."""
+    """A local Redshift whose silver tables are filled by SQL, and which gold has been built in.
+
+    The project is parsed for it, with every warning and deprecation an error.
+    """
     with running_warehouse(tmp_path_factory.mktemp("dbt")) as server:
         server.query(*silver_ddl(), POSTINGS, COMPANIES, ENRICHMENT, "create user reader password 'Reader1234'")
-        server.dbt("build")
+        server.dbt("--warn-error", "build", "--show-all-deprecations")
         yield server
 
 
 @pytest.fixture(scope="module")
 def manifest(warehouse: Warehouse) -> Any:
-    """dbt's manifest of the project, parsed with every warning and deprecation an error."""
-    warehouse.dbt("--warn-error", "parse", "--show-all-deprecations", "--no-partial-parse")
+    """dbt's manifest of the project, of the first build."""
     return warehouse.artifact("manifest.json")
+
+
+def chosen(warehouse: Warehouse, selector: str) -> dict[str, set[str]]:
+    """Return what a selector of selectors.yml chooses: names by kind."""
+    said = warehouse.dbt("--quiet", "ls", "--selector", selector, "--output", "json", "--output-keys", *LISTED)
+    found: dict[str, set[str]] = {}
+    for line in said.splitlines():
+        if line.startswith("{"):
+            node = json.loads(line)
+            found.setdefault(node["resource_type"], set()).add(node["name"])
+    return found
 
 
 def test_every_mart_has_an_enforced_contract_with_types_and_descriptions(manifest: Any) -> None:
@@ -85,6 +103,26 @@ def test_every_mart_has_an_enforced_contract_with_types_and_descriptions(manifes
         for column in mart["columns"].values():
             assert column["data_type"], (mart["name"], column["name"])
             assert column["description"], (mart["name"], column["name"])
+
+
+def test_each_selector_chooses_what_it_says(warehouse: Warehouse, manifest: Any) -> None:
+    nodes = [*manifest["nodes"].values(), *manifest["sources"].values(), *manifest["unit_tests"].values()]
+    everything = {(node["resource_type"], node["name"]) for node in nodes}
+    gold = chosen(warehouse, "gold")
+    assert {(kind, name) for kind, names in gold.items() for name in names if kind != "exposure"} == everything
+
+    dimensions = chosen(warehouse, "dimensions")
+    assert dimensions["model"] == {"dim_company", "dim_location", "dim_skill"}
+    assert (dimensions["seed"], dimensions["snapshot"]) == ({"dim_date"}, {"dim_company_history"})
+    assert {"unique_dim_skill_skill_key", "unique_dim_date_date_day"} <= dimensions["test"]
+
+    postings = chosen(warehouse, "postings")
+    aggregates = {"agg_company_hiring", "agg_daily_postings", "agg_skill_demand"}
+    # Skills are counted in the bridge, so they are new with it; places and companies are not.
+    assert postings["model"] == {"fact_job_posting", "bridge_job_skill", "dim_skill"} | aggregates
+    assert chosen(warehouse, "aggregations")["model"] == aggregates
+    declared = yaml.safe_load((PROJECT / "selectors.yml").read_text())["selectors"]
+    assert {entry["name"] for entry in declared} == {"gold", "dimensions", "postings", "aggregations"}
 
 
 def test_every_model_has_a_unit_test(manifest: Any) -> None:
@@ -111,18 +149,25 @@ def test_the_calendar_has_every_day_of_eleven_years() -> None:
     assert days[-1] == datetime.date(2030, 12, 31)
 
 
-def test_late_data_makes_no_duplicate_and_a_full_refresh_changes_nothing(warehouse: Warehouse) -> None:
+def test_late_data_makes_no_duplicate_a_full_refresh_changes_nothing_and_all_of_it_is_redshift_sql(
+    warehouse: Warehouse,
+) -> None:
     counts = "select count(*), count(distinct job_posting_id) from gold.fact_job_posting"
     skills = "select count(*), max(mentions) from gold.bridge_job_skill where job_posting_id = 'p1'"
     assert warehouse.query(counts) == [[1000, 1000]]
     assert warehouse.query("select count(*) from gold.dim_date") == [[4018]]
     assert warehouse.query(skills) == [[2, 1]]
 
+    check_statements(warehouse)
+
     # A company changes its name, and one is deleted.
     renamed = "insert into silver_companies.companies (company_id, name, updated_at) values ('c1', 'New', '2026-07-01')"
     deleted = "delete from silver_companies.companies where company_id = 'c2'"
     warehouse.query(LATER_POSTINGS, STALE_POSTING, LATER_ENRICHMENT, EMPTIED_ENRICHMENT, renamed, deleted)
-    warehouse.dbt("build")
+    # The calendar and the unit tests were done the first time.
+    warehouse.dbt("build", "--exclude-resource-type", "seed", "unit_test")
+    # Now with both incremental models in their other form.
+    check_statements(warehouse)
 
     assert warehouse.query(counts) == [[1050, 1050]]
     titles = "select count(*) from gold.fact_job_posting where title like "
@@ -150,8 +195,7 @@ def test_late_data_makes_no_duplicate_and_a_full_refresh_changes_nothing(warehou
 
 
 def test_docs_readers_and_frozen_rows(warehouse: Warehouse) -> None:
-    variables = "{gold_readers: [reader], frozen_after_days: 7}"
-    warehouse.dbt("run", "--select", "fact_job_posting", "bridge_job_skill", "--vars", variables)
+    warehouse.dbt("run", "--select", "fact_job_posting", "bridge_job_skill", "--vars", VARIABLES)
     for model in ("facts/fact_job_posting", "bridges/bridge_job_skill"):
         ran = (warehouse.work / "target" / "run" / "gold_layer" / "models" / f"{model}.sql").read_text()
         # The delete of dbt: what it passes over, the model must not have chosen.
@@ -161,7 +205,8 @@ def test_docs_readers_and_frozen_rows(warehouse: Warehouse) -> None:
     assert warehouse.query(can_read.format("fact_job_posting")) == [[True]]
     assert warehouse.query(can_read.format("dim_skill")) == [[False]]
 
-    warehouse.dbt("docs", "generate")
+    # With the same variables, or dbt would parse the project again.
+    warehouse.dbt("docs", "generate", "--no-compile", "--vars", VARIABLES)
     catalog = warehouse.artifact("catalog.json")
     assert not catalog["errors"]
     found = {node["metadata"]["name"]: node for node in catalog["nodes"].values()}
@@ -173,19 +218,19 @@ def test_docs_readers_and_frozen_rows(warehouse: Warehouse) -> None:
 
 
 def test_source_freshness_says_what_is_old(warehouse: Warehouse) -> None:
-    assert warehouse.start_dbt("source", "freshness").returncode == 1
+    warehouse.start_dbt("source", "freshness", "--vars", VARIABLES)
+    assert warehouse.end_dbt().returncode == 1
     warehouse.query(
         "insert into silver_linkedin.job_postings (job_posting_id, scraped_at) values ('today', getdate())",
         "insert into silver_companies.companies (company_id, updated_at) values ('today', getdate())",
         "insert into silver_ai.job_enrichment (job_posting_id, enriched_at) values ('today', getdate())",
     )
-    warehouse.dbt("source", "freshness")
+    warehouse.dbt("source", "freshness", "--vars", VARIABLES)
     assert {result["status"] for result in warehouse.artifact("sources.json")["results"]} == {"pass"}
 
 
-def test_every_statement_is_redshift_and_uses_nothing_that_serverless_lacks(warehouse: Warehouse) -> None:
-    # Without a full refresh, so that both incremental models are there in either form: the first build has the other.
-    warehouse.dbt("build", "--exclude-resource-type", "seed", "unit_test")
+def check_statements(warehouse: Warehouse) -> None:
+    """Every statement of the last build is Redshift's SQL, and uses nothing that Serverless lacks."""
     files = [*(warehouse.work / "target").rglob("*.sql")]
     assert {file.stem for file in files} >= set(MARTS) - {"dim_date"}
     assert {file.name: found for file in files if (found := lacking(file.read_text()))} == {}

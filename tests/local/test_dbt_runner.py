@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.dbt_runner import artifacts, engine, runner
+from lambdas.dbt_runner import artifacts, engine, imports, runner
 from lambdas.dbt_runner.event import DbtCommand
 from lambdas.dbt_runner.handler import answering
 from lambdas.dbt_runner.runner import RESERVE_SECONDS, Job, run_dbt
@@ -371,6 +371,92 @@ def test_amazons_authorities_come_with_the_driver_and_dbt_checks_the_hosts_name(
     assert "BEGIN CERTIFICATE" in bundle.read_text()
     config = RedshiftSSLConfig.parse(UserSSLMode("verify-full"))
     assert (config.ssl, config.sslmode) == (True, "verify-full")
+
+
+# What a project's parse and its checks come to, with dbt imported by the runner and as dbt's own command line does.
+IMPORTED = """
+import json, sys
+from lambdas.dbt_runner import imports
+from lambdas.dbt_runner.workspace import replace_process_locks
+
+replace_process_locks()
+if sys.argv[1] == "late":
+    imports.load()
+late = [name for name in imports.LATE if getattr(getattr(sys.modules.get(name), "__loader__", None), "waits", False)]
+from dbt.cli.main import dbtRunner
+from dbt.contracts.project import ProjectFlags
+import networkx
+
+manifest = dbtRunner().invoke(["parse", "--quiet", "--project-dir", sys.argv[2], "--target-path", sys.argv[3]]).result
+nodes = {name: node.to_dict(omit_none=True) for name, node in manifest.nodes.items()}
+for node in nodes.values():
+    node.pop("created_at")
+try:
+    ProjectFlags.validate({"send_anonymous_usage_stats": "perhaps"})
+    fault = None
+except Exception as error:
+    # The rest of its text quotes the schema, in which defaults are left out.
+    fault = error.message
+graph = networkx.DiGraph([("a", "b"), ("b", "c")])
+taken = {name: getattr(networkx, name) for name in imports.NETWORKX}
+print(json.dumps({
+    "late": late,
+    "nodes": nodes,
+    "again": {name: type(node).from_dict(node.to_dict()) == node for name, node in manifest.nodes.items()},
+    "fault": fault,
+    "sorted": list(networkx.topological_sort(graph)),
+    "below": sorted(networkx.descendants(graph, "a")),
+    # Only all of networkx has this one; then all must be what the table said.
+    "other": networkx.density(networkx.path_graph(3)) and networkx.shortest_path(graph, "a", "c"),
+    "same": all(getattr(networkx, name) is value for name, value in taken.items()),
+    "calls": [
+        all(callable(getattr(__import__(name, fromlist=["x"]), call)) for call in late.calls)
+        for name, late in imports.LATE.items()
+    ],
+}))
+"""
+
+
+def test_what_is_imported_late_works_as_what_dbt_imports_itself(bench: Bench, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "DBT_PROFILES_DIR": str(bench.project),
+        "REDSHIFT_HOST": "127.0.0.1",
+        "REDSHIFT_PORT": "5439",
+        "REDSHIFT_USER": "admin",
+        "REDSHIFT_DATABASE": "analytics",
+        "REDSHIFT_SSLMODE": "disable",
+        "DBT_ENV_SECRET_REDSHIFT_PASSWORD": "none",
+        "DBT_LOG_PATH": str(tmp_path / "logs"),
+    }
+    found = {}
+    for way in ("late", "whole"):
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTED, way, str(bench.project), str(tmp_path / way)],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found[way] = json.loads(done.stdout.splitlines()[-1])
+    assert found["late"].pop("late") == list(imports.LATE), "each is in the pinned dbt, and nothing at import needs it"
+    assert found["whole"].pop("late") == []
+    assert found["late"] == found["whole"]
+    assert set(found["late"]["nodes"]) == set(NAMES)
+    assert all(found["late"]["again"].values())
+    assert found["late"]["fault"] == "'perhaps' is not of type 'boolean'"
+    assert (found["late"]["same"], found["late"]["sorted"], found["late"]["below"]) == (
+        True,
+        ["a", "b", "c"],
+        ["b", "c"],
+    )
+
+
+def test_a_connection_has_a_name_in_the_warehouse(bench: Bench) -> None:
+    bench.run(command="debug")
+    assert bench.query("select application_name from pg_stat_activity where pid = pg_backend_pid()") == [["goldlake"]]
 
 
 def test_a_stopped_warehouse_is_waited_for_and_then_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

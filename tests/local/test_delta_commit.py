@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import random
@@ -68,6 +69,12 @@ def local(tmp_path: Path) -> Lake:
     return Lake.at(str(tmp_path / "lake"), None)
 
 
+@functools.cache
+def engine() -> Any:
+    """Return one engine for all files of this process: opening one for each is what would take the time."""
+    return duck.connect()
+
+
 def stage(
     lake: Lake,
     table: str,
@@ -80,7 +87,8 @@ def stage(
     name = f"{folder}/{uuid.uuid4().hex}.parquet" if folder else f"{uuid.uuid4().hex}.parquet"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "file.parquet"
-        with contextlib.closing(duck.connect()) as connection:
+        # Writers in threads have a cursor each.
+        with contextlib.closing(engine().cursor()) as connection:
             numbers = f"SELECT unnest({list(ids)}::BIGINT[]) AS {sql.identifier(column)}"
             connection.execute(f"COPY ({numbers}) TO {sql.literal(str(path))} (FORMAT parquet)")
         content = path.read_bytes()

@@ -40,11 +40,21 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     made.down()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform that keeps its ports and its data from one test to the next."""
+    made = Platform(tmp_path_factory.mktemp("platform") / "home")
+    made.up(emulator_port=free_port(), redshift_port=free_port())
+    yield made
+    made.down()
+
+
 @pytest.fixture
-def running(platform: Platform) -> Platform:
-    """A running platform on free ports."""
-    platform.up(emulator_port=free_port(), redshift_port=free_port())
-    return platform
+def running(shared: Platform) -> Platform:
+    """The shared platform, running: what the test before has ended is started again."""
+    shared.up()
+    assert states(shared) == {"emulator": "running", "redshift": "running"}
+    return shared
 
 
 def pid_of(platform: Platform, name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ ALLOWED = {
     "components": ("components", "runtime.settings", "runtime.errors"),
     "runtime": ("runtime",),
     "lambdas": ("lambdas", "runtime"),
-    "local": ("local", "runtime", "stacks"),
+    "local": ("local", "runtime", "stacks", "policies"),
+    # The engine runs it in an environment of its own, in which nothing of ours is.
+    "policies": ("policies",),
 }
 OWN = (*ALLOWED, "tests")
 # Functions and containers have no Pulumi.
@@ -110,6 +113,7 @@ def sources() -> Iterator[tuple[str, Path]]:
 SOURCES = list(sources())
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), filename=str(path))
 
@@ -137,6 +141,8 @@ def test_a_module_imports_only_along_the_arrows(folder: str, path: Path) -> None
         ("lambdas", "import local"),
         ("local", "from lambdas.layers import build_all"),
         ("__main__", "from components import naming"),
+        ("policies", "from runtime.errors import FailedError"),
+        ("components", "from policies.limits import REGIONS"),
         ("runtime", "import tests.conftest"),
     ],
 )
@@ -152,6 +158,7 @@ def test_an_import_against_an_arrow_is_found(folder: str, source: str) -> None:
         ("lambdas", "from runtime.cli import say"),
         ("local", "from stacks.settings import load_settings"),
         ("runtime", "import json, boto3"),
+        ("local", "from policies.registry import RULES"),
     ],
 )
 def test_an_import_along_an_arrow_is_none(folder: str, source: str) -> None:
@@ -163,6 +170,13 @@ def test_neither_the_library_nor_the_functions_import_pulumi(folder: str) -> Non
     for path in sorted((ROOT / folder).rglob("*.py")):
         names = {name.split(".")[0] for name in all_imports(parsed(path))}
         assert not {name for name in names if name.startswith("pulumi")}, path
+
+
+def test_rules_need_the_standard_library_alone_and_the_pack_the_engines_too() -> None:
+    pack = {"__main__.py": {"pulumi_policy"}, "pack.py": {"pulumi_policy", "yaml"}}
+    for path in sorted((ROOT / "policies").rglob("*.py")):
+        names = {name.split(".")[0] for name in all_imports(parsed(path))} - {"policies", "__future__"}
+        assert names - sys.stdlib_module_names == pack.get(path.name, set()), path
 
 
 def loaded_with(module: str) -> dict[str, list[str]]:

@@ -130,7 +130,7 @@ def test_a_usage_error_is_64_with_a_message_and_where_the_help_is(run: Run, argu
     assert "--help" in ended.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["secrets"], ["local"], ["layers"]])
+@pytest.mark.parametrize("arguments", [[], ["secrets"], ["local"], ["layers"], ["iam"]])
 def test_a_group_without_a_command_shows_its_help_as_an_error(run: Run, arguments: list[str]) -> None:
     ended = run(*arguments)
     assert ended.code == 64

@@ -175,8 +175,8 @@ def test_a_key_encrypts_the_log_and_lets_the_schedule_fill_the_queue() -> None:
     key = "arn:aws:kms:eu-west-1:123456789012:key/1"
     found = pipeline(key_arn=key, dead_letter_queue_arn="arn:aws:sqs:eu-west-1:123456789012:failed")
     assert found.one(":LogGroup")["kmsKeyId"] == key
-    assert policies.use_key(key) in allowed(found, "pipeline-scheduler-policy")
-    assert policies.use_key(key) not in allowed(pipeline(key_arn=key), "pipeline-scheduler-policy")
+    assert policies.use_key(key, "sqs") in allowed(found, "pipeline-scheduler-policy")
+    assert policies.use_key(key, "sqs") not in allowed(pipeline(key_arn=key), "pipeline-scheduler-policy")
 
 
 def test_the_schedules_role_is_for_schedules_of_this_account_and_of_its_region() -> None:

@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.dbt_runner import handler, results, runner
+from lambdas.dbt_runner import handler, imports, results, runner
 from lambdas.dbt_runner.event import COMMANDS, DbtCommand
 from lambdas.dbt_runner.runner import Job, run_dbt
 from runtime.aws import Connection
@@ -428,6 +428,51 @@ def test_a_command_without_nodes_has_no_results(start: Start, dbt: Dbt) -> None:
     assert start(command="debug")["results"] == []
 
 
+def test_debug_asks_for_the_connection_and_not_for_git_which_lambda_does_not_have(start: Start, dbt: Dbt) -> None:
+    start(command="debug")
+    start(command="compile")
+    assert ["--connection" in arguments for arguments in dbt.calls] == [True, False]
+
+
+def test_dbt_is_imported_while_the_warehouse_is_waited_for(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    importing, asked = threading.Event(), threading.Event()
+
+    def load() -> None:
+        importing.set()
+        assert asked.wait(10)
+
+    def ping(_warehouse: Warehouse, **_options: Any) -> None:
+        assert importing.wait(10)
+        asked.set()
+
+    monkeypatch.setattr(imports, "load", load)
+    monkeypatch.setattr(Warehouse, "ping", ping)
+    answer = start()
+    assert answer["outcome"] == "done"
+    assert set(answer["timings"]) == {"import", "parse", "connect", "run"}
+
+
+def test_a_dbt_that_cannot_be_imported_is_an_error_of_its_own(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise ImportError("no dbt in this layer")
+
+    monkeypatch.setattr(imports, "load", load)
+    with pytest.raises(ImportError, match="no dbt in this layer"):
+        start()
+
+
+def test_after_a_warehouse_that_does_not_answer_no_import_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ping(_warehouse: Warehouse, **_options: Any) -> None:
+        raise UnreachableError("nobody there")
+
+    monkeypatch.setattr(Warehouse, "ping", ping)
+    with pytest.raises(UnreachableError, match="nobody there"):
+        start(seconds=0)
+    assert [thread.name for thread in threading.enumerate() if thread.name == "import of dbt"] == []
+
+
 def test_a_node_that_failed_answers_1_and_is_named_with_its_reason(start: Start, dbt: Dbt) -> None:
     failed = node("dim_company", "error", "Database Error in model\n  relation missing\n  LINE 1\n  more", None)
     dbt.action = lambda _arguments: outcome(node("dim_skill"), failed, node("fact", "skipped"), success=False)
@@ -653,8 +698,10 @@ def test_dbt_is_stopped_before_the_time_limit_and_its_queries_are_cancelled(star
     answer = start(seconds=runner.RESERVE_SECONDS + 0.1)
     assert time.monotonic() - begin < 10
     assert answer["statusCode"] == 1
+    assert answer["outcome"] == "failed", "the state machine goes on with a deadline only"
     assert answer["message"] == (
-        "dbt build failed: stopped 20 s before the time limit, before it had begun with a node"
+        "dbt build failed: stopped at its deadline of 0.1 s, before dbt had chosen its nodes: "
+        "a retry would find nothing to go on with"
     )
     assert dbt.cancelled
 
@@ -678,7 +725,7 @@ def test_at_the_deadline_what_remains_is_named_and_kept_for_a_retry(
     assert answer["remaining"] == ["model.b", "model.c"]
     assert answer["totals"] == {"nodes": 3, "ok": 1, "failed": 0, "skipped": 2, "rows": 0}
     assert answer["message"] == (
-        "dbt build: stopped 20 s before the time limit, 2 nodes remain, first model.b; retry goes on with them"
+        "dbt build: stopped at its deadline of 0.1 s, 2 nodes remain, first model.b; retry goes on with them"
     )
     kept = json.loads(bucket.objects["s3://lake/dbt/run-1/run_results.json"])
     assert {item["unique_id"]: item["status"] for item in kept["results"]} == {

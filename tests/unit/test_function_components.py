@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from components.dbt_runner import DbtRunner, DbtRunnerArgs, Routing, alias_routing
 from components.function import TaskFunction, TaskFunctionArgs
 from components.key import CustomerKey, CustomerKeyArgs, key_policy
-from components.policies import Statement, allow, invoke_functions
+from components.policies import Statement, allow, invoke_functions, use_key
 from local.recording import ACCOUNT, REGION, Recording, record
 from runtime.errors import ConfigurationError
 
@@ -131,6 +131,11 @@ def test_storage_concurrency_and_publishing_reach_the_function() -> None:
     assert inputs["publish"] is True
 
 
+def test_a_function_has_the_alarms_that_it_is_told() -> None:
+    assert function(alarm_topic_arn=TOPIC, alarms=["throttles"]).of(":MetricAlarm").keys() == {"check-throttles"}
+    assert function(alarm_topic_arn=TOPIC, alarms=[]).of(":MetricAlarm") == {}
+
+
 def test_errors_throttles_and_runs_near_the_limit_are_alarmed() -> None:
     alarms = function(alarm_topic_arn=TOPIC).of(":MetricAlarm")
     assert {name: (alarm["metricName"], alarm["statistic"], alarm["threshold"]) for name, alarm in alarms.items()} == {
@@ -158,6 +163,7 @@ def test_errors_throttles_and_runs_near_the_limit_are_alarmed() -> None:
         ("storage_mb", 10241, "512 to 10240"),
         ("reserved_concurrency", -2, "-1 for no limit"),
         ("layers", ["arn"] * 6, "6 layers: Lambda allows 5"),
+        ("alarms", ["errors", "noise"], "an alarm for noise: errors, throttles, duration are known"),
     ],
 )
 @pytest.mark.parametrize("build", [function, dbt_runner])
@@ -181,9 +187,9 @@ def test_the_ends_of_each_range_are_allowed(limits: dict[str, Any]) -> None:
     assert function(**limits).one(":Function")["memorySize"] == limits["memory_mb"]
 
 
-def test_the_right_to_invoke_an_alias_is_for_that_alias_alone() -> None:
+def test_the_right_to_invoke_a_function_is_for_what_is_called_alone() -> None:
     assert invoke_functions([f"{FUNCTION}:live"])["Resource"] == [f"{FUNCTION}:live"]
-    assert invoke_functions([FUNCTION])["Resource"] == [FUNCTION, f"{FUNCTION}:*"]
+    assert invoke_functions([FUNCTION])["Resource"] == [FUNCTION]
 
 
 # --- the dbt runner ---
@@ -238,7 +244,7 @@ def test_a_key_encrypts_the_queue_and_the_role_may_use_it() -> None:
     found = dbt_runner(key_arn=KEY)
     assert found.one(":Queue")["kmsMasterKeyId"] == KEY
     assert "sqsManagedSseEnabled" not in found.one(":Queue")
-    assert allow(["kms:Decrypt", "kms:GenerateDataKey"], [KEY]) in statements(found)
+    assert use_key(KEY, "sqs") in statements(found)
 
 
 def test_a_call_that_waits_in_the_queue_is_alarmed_beside_the_function_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -332,6 +333,45 @@ def test_an_artifact_that_lambda_would_refuse_is_refused_here(build: Build, monk
     with pytest.raises(FailedError, match=rf"bytes unzipped: Lambda allows {smallest - 1}$"):
         build_all(build)
     assert list(build.out.glob("*.zip")) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"packages.yml": b"packages: [{package: dbt-labs/dbt_utils}]"}, "has none in dbt_packages"),
+        ({"dbt_project.yml": b"name: [gold"}, "cannot be read"),
+        ({"dbt_project.yml": b"name: gold"}, "names no profile"),
+    ],
+)
+def test_a_project_that_cannot_be_packed_is_refused_before_packages_are_installed(
+    build: Build, installer: Installer, files: dict[str, bytes], said: str
+) -> None:
+    fill(build.dbt_folder, files)
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        build_all(build)
+    assert str(build.dbt_folder) in refused.value.message
+    assert installer.installed == []
+    assert not build.out.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(build: Build) -> None:
+    build.out.write_text("a file")
+    with pytest.raises(ConfigurationError, match=r"build cannot be made: File exists; a folder is needed"):
+        build_all(build)
+
+
+def test_a_full_disk_ends_a_build_with_one_message_and_the_next_goes_on(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_root: Path, _target: Path, **_options: bool) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lambdas.layers.build.write_zip", full)
+        with pytest.raises(FailedError, match="the build ended for No space left on device"):
+            build_all(build)
+    assert list(build.out.iterdir()) == []
+    assert set(by_name(build)) == {*LAYER_PACKAGES, PROJECT_LAYER, FUNCTIONS}
 
 
 def test_the_limit_is_lambdas_own() -> None:

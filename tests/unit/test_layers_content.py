@@ -16,18 +16,19 @@ from botocore.exceptions import ClientError
 
 from lambdas import shipped_parse
 from lambdas.layers import bytecode
-from lambdas.layers.archive import content_digest, write_zip
+from lambdas.layers.archive import content_digest, sha256_of, write_zip
 from lambdas.layers.bill import Package, bill, bill_paths, licence_list, packages, wheel_hashes, write_bill
 from lambdas.layers.catalogue import ARTIFACTS, FUNCTION_LAYERS, LOCKED, MAX_UNZIPPED_BYTES, Artifact, Build
 from lambdas.layers.check import Finding, check_all
 from lambdas.layers.diff import diff_all
 from lambdas.layers.limits import limit_faults
 from lambdas.layers.lock import lock_file, locked_versions, normalised
+from lambdas.layers.native import is_compiled, module_faults, read_target
 from lambdas.layers.parse_worker import MOMENT, canonical
 from lambdas.layers.project import fill_project, project_entries
 from lambdas.layers.prune import EVERY_LAYER, RULES, STAND_INS, Rule, prune
 from lambdas.layers.publish import built, publish
-from runtime.errors import ConfigurationError
+from runtime.errors import ConfigurationError, FailedError
 from stacks.transform import STEP_LAYERS
 
 ROOT = Path(__file__).parents[2]
@@ -248,8 +249,25 @@ def test_without_an_interpreter_of_the_version_there_is_none(monkeypatch: pytest
 
     monkeypatch.setattr("subprocess.run", lambda *_, **__: Ended())
     monkeypatch.setattr("sys.version_info", type("V", (), {"major": 3, "minor": 11})())
+    monkeypatch.setenv("PYENV_ROOT", "/nowhere")
     assert bytecode.interpreter("3.13") is None
     assert bytecode.interpreter("3.11") is not None
+
+
+def test_an_interpreter_of_pyenv_is_found_behind_its_stub_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(
+        tmp_path,
+        **{"shims/python3.13": "", "versions/3.13.0/bin/python3.13": "", "versions/3.13.11/bin/python3.13": ""},
+    )
+    for path in tmp_path.rglob("python3.13"):
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr("sys.version_info", type("V", (), {"major": 3, "minor": 11})())
+    monkeypatch.setattr(bytecode, "_version", lambda path: "" if "shims" in str(path) else path.parts[-3])
+    assert bytecode.interpreter("3.13") == tmp_path / "versions/3.13.11/bin/python3.13"
 
 
 # --- bills ---
@@ -322,6 +340,57 @@ def test_too_many_layers_and_code_too_large_for_a_direct_upload_are_named() -> N
     ]
     code = {"functions": artifact("functions", zipped=52_428_801)}
     assert limit_faults(code) == ["functions-1.zip is 52,428,801 bytes: Lambda takes 52,428,800 directly, more from S3"]
+
+
+# --- what is compiled ---
+
+
+def elf(machine: int, *versions: str) -> bytes:
+    """Return the beginning of a compiled file for a machine, which asks for these versions of glibc."""
+    names = b"".join(f"\0{version}".encode() for version in versions)
+    return b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little") + names + b"\0"
+
+
+X86_64, ARM64 = 62, 183
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "target", "said"),
+    [
+        ("a.cpython-311-x86_64-linux-gnu.so", elf(X86_64, "GLIBC_2.17"), "x86_64, Python 3.11", None),
+        ("a.abi3.so", elf(ARM64, "GLIBC_2.34", "GLIBC_2.2.5"), "arm64, Python 3.12", None),
+        ("a.abi3.so", elf(X86_64), "arm64, Python 3.12", "is for x86_64, not arm64"),
+        ("a.abi3.so", elf(40), "arm64, Python 3.12", "is for machine 40, not arm64"),
+        ("a.libs/b-1.so.1.1", elf(ARM64), "x86_64, Python 3.12", "is for arm64, not x86_64"),
+        ("a.duckdb_extension", elf(ARM64), "x86_64, Python 3.12", "is for arm64, not x86_64"),
+        ("a.cpython-312-x86_64-linux-gnu.so", elf(X86_64), "x86_64, Python 3.11", "is for Python 3.12, not 3.11"),
+        ("__pycache__/a.cpython-313.pyc", b"", "x86_64, Python 3.12", "is for Python 3.13, not 3.12"),
+        ("__pycache__/a.cpython-312.pyc", b"", "x86_64, Python 3.12", None),
+        ("a.abi3.so", elf(X86_64, "GLIBC_2.9", "GLIBC_2.28"), "x86_64, Python 3.11", "needs glibc 2.28"),
+        ("a.abi3.so", elf(X86_64, "GLIBC_2.28"), "x86_64, Python 3.12", None),
+        ("a.abi3.so", elf(X86_64, "GLIBC_2.35"), "x86_64, Python 3.13", "needs glibc 2.35"),
+        ("a.cpython-311-darwin.so", b"\xcf\xfa\xed\xfe", "x86_64, Python 3.11", "is no file of Linux"),
+        ("a.dylib", b"\xcf\xfa\xed\xfe", "x86_64, Python 3.11", "is for another system"),
+        ("a.cpython-311-darwin.so", b"\xcf\xfa\xed\xfe", "this machine, Python 3.11", None),
+    ],
+)
+def test_what_is_compiled_for_another_target_is_named(name: str, content: bytes, target: str, said: str | None) -> None:
+    assert is_compiled(name)
+    found = module_faults([(name, content)], *read_target(target))
+    assert [line for line in found if said and said in line and line.startswith(name)] == found
+    assert bool(found) == bool(said)
+
+
+def test_a_check_names_what_is_compiled_for_another_target(tmp_path: Path) -> None:
+    out = make_build(tmp_path / "out", target="arm64, Python 3.13")
+    stamp = json.loads((out / "delta.json").read_text())
+    path = Path(stamp["path"])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("python/a.abi3.so", elf(X86_64))
+    (out / "delta.json").write_text(json.dumps({**stamp, "sha256": sha256_of(path)}))
+    found = faults(check_all(out))
+    assert found["delta", "compiled for the target"] == "python/a.abi3.so is for x86_64, not arm64"
+    assert ("trino", "compiled for the target") not in found
 
 
 # --- a folder of builds ---
@@ -420,18 +489,35 @@ class Bucket:
 def test_an_upload_sends_what_is_not_there_and_nothing_twice(tmp_path: Path) -> None:
     out, bucket = make_build(tmp_path / "out"), Bucket()
     aws: Any = bucket
-    planned = publish(aws, "artifacts", built(out), dry_run=True)
+    artifacts = [found for _target, found in built(out)]
+    planned = publish(aws, "artifacts", artifacts, dry_run=True)
     assert {upload.outcome for upload in planned} == {"would upload"}
     assert bucket.puts == []
-    first = publish(aws, "artifacts", built(out))
+    first = publish(aws, "artifacts", artifacts)
     assert {upload.outcome for upload in first} == {"uploaded"}
     assert set(bucket.objects) == {
-        f"artifacts/layers/{path.name}" for found in built(out) for path in (found.path, *bill_paths(found.path))
+        f"artifacts/layers/{path.name}" for found in artifacts for path in (found.path, *bill_paths(found.path))
     }
-    assert {upload.outcome for upload in publish(aws, "artifacts", built(out))} == {"there"}
+    assert {upload.outcome for upload in publish(aws, "artifacts", artifacts)} == {"there"}
     assert len(bucket.puts) == len(first)
     # A zip is the last of its three: where it is, its bill is.
     assert [key.endswith(".zip") for key in bucket.puts] == [False, False, True] * len(ARTIFACTS)
+
+
+def test_nothing_is_uploaded_when_a_function_would_be_over_lambdas_limits(tmp_path: Path) -> None:
+    out, bucket = make_build(tmp_path / "out"), Bucket()
+    aws: Any = bucket
+    artifacts = {found.name: found for _target, found in built(out)}
+    for changed, said in (
+        (replace(artifacts["delta"], unzipped=MAX_UNZIPPED_BYTES), "bytes unzipped"),
+        (replace(artifacts["functions"], zipped=52_428_801), "Lambda takes 52,428,800 directly"),
+    ):
+        larger = {**artifacts, changed.name: changed}
+        with pytest.raises(FailedError, match=said):
+            publish(aws, "artifacts", list(larger.values()))
+    # A layer may be larger than a direct upload: it is published from S3.
+    publish(aws, "artifacts", [replace(artifacts["delta"], zipped=52_428_801)], dry_run=True)
+    assert bucket.puts == []
 
 
 def test_an_upload_of_half_a_build_is_refused(tmp_path: Path) -> None:

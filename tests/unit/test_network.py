@@ -291,7 +291,10 @@ def test_flow_logs_can_be_left_out() -> None:
 def test_the_flow_logs_role_writes_into_their_group_only(closed: Recording) -> None:
     trust = json.loads(closed.one(":Role")["assumeRolePolicy"])["Statement"][0]
     assert trust["Principal"] == {"Service": "vpc-flow-logs.amazonaws.com"}
-    assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+    assert trust["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:ec2:eu-west-1:{ACCOUNT}:vpc-flow-log/*"},
+    }
     group = closed.one(":FlowLog")["logDestination"]
     assert json.loads(closed.one(":RolePolicy")["policy"])["Statement"] == [write_flow_logs(group)]
     statement = write_flow_logs("arn:group")

@@ -23,6 +23,17 @@ def dev() -> Recording:
     return record_stack(ROOT, "dev")
 
 
+@pytest.fixture(scope="module")
+def rotating() -> Recording:
+    """The same with rotated logins, and with a NAT gateway, which each test takes or leaves out."""
+    settings = {"signIn": "password", "rotateLoginDays": "30", "natGateways": "single"}
+    return record_stack(ROOT, "dev", settings=settings)
+
+
+def is_nat(found: Registered) -> bool:
+    return found.type.endswith(":NatGateway")
+
+
 def by_call(paths: list[CallPath], function: str) -> dict[str, CallPath]:
     return {path.call: path for path in paths if path.function == function}
 
@@ -49,13 +60,14 @@ def test_functions_outside_the_network_use_public_endpoints(dev: Recording) -> N
     assert "connection to the warehouse" not in register
 
 
-def test_a_call_without_an_endpoint_has_no_path_unless_there_is_a_nat_gateway(dev: Recording) -> None:
+def test_a_call_without_an_endpoint_has_no_path_unless_there_is_a_nat_gateway(
+    dev: Recording, rotating: Recording
+) -> None:
     kept = [found for found in dev.resources if not found.inputs.get("serviceName", "").endswith("redshift-serverless")]
     without = by_call(call_paths(Recording(resources=kept)), "dbt-runner")["redshift-serverless:GetCredentials"]
     assert not without.reachable
     assert "no endpoint redshift-serverless" in without.path
-    nat = record_stack(ROOT, "dev", settings={"natGateways": "single"}).resources
-    gateway = [found for found in nat if found.type.endswith(":NatGateway")]
+    gateway = [found for found in rotating.resources if is_nat(found)]
     with_nat = by_call(call_paths(Recording(resources=[*kept, *gateway])), "dbt-runner")
     assert with_nat["redshift-serverless:GetCredentials"].reachable
     assert not with_nat["redshift-serverless:GetCredentials"].private
@@ -74,9 +86,9 @@ def test_a_call_that_the_endpoints_policy_does_not_let_through_has_no_path(dev: 
     assert paths["s3:GetObject"].reachable
 
 
-def test_the_rotation_of_a_login_has_its_paths() -> None:
-    settings = {"signIn": "password", "rotateLoginDays": "30"}
-    rotation = by_call(call_paths(record_stack(ROOT, "dev", settings=settings)), "rotate")
+def test_the_rotation_of_a_login_has_its_paths(rotating: Recording) -> None:
+    without_nat = Recording(resources=[found for found in rotating.resources if not is_nat(found)])
+    rotation = by_call(call_paths(without_nat), "rotate")
     assert rotation["secretsmanager:PutSecretValue"].reachable
     assert all(path.reachable for path in rotation.values())
 

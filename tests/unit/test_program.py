@@ -11,14 +11,14 @@ import pulumi
 import pytest
 import yaml
 
+from components.function import ALARMS
 from components.naming import STANDARD_TAGS
 from components.warehouse_sql import stored_password
-from lambdas.dbt_runner.event import OPERATIONS
 from local.recording import ACCOUNT, Recording, record, record_stack
 from local.resources import KINDS, RECORDED_ONLY, REFUSED
 from runtime.catalogue import load_catalogue
 from runtime.errors import ConfigurationError
-from stacks import transform
+from runtime.settings import DBT_OPERATIONS
 from stacks.names import DBT_LOGIN, DBT_USER, ROTATIONS
 from stacks.outputs import FoundationOutputs, LakeOutputs, SecretsOutputs, UnitOutputs, WarehouseOutputs
 from stacks.program import deploy, needs, plan
@@ -61,6 +61,20 @@ def everything() -> Recording:
         trinoUrl="https://goldlake@trino.example.com/delta",
         signIn="password",
         rotateLoginDays=30,
+        functionAlarms=list(ALARMS),
+        dashboard=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def adjusted() -> Recording:
+    """One setting of each of four units that adds nothing to the others."""
+    return recorded(
+        "dev",
+        silverBucket="acme-silver",
+        snapshotDays=14,
+        dbtOperations=["vacuum_gold", "grant_all"],
+        handOverRetries=5,
     )
 
 
@@ -166,7 +180,8 @@ def test_with_a_customer_key_data_secrets_and_logs_are_under_it(everything: Reco
 
 
 def test_the_laptop_registers_what_dev_does_but_for_tls_and_passwords(dev: Recording) -> None:
-    laptop = recorded("localstack")
+    # What dev leaves out to cost less.
+    laptop = recorded("localstack", functionAlarms=[], dashboard=False)
 
     def names(recording: Recording) -> set[tuple[str, str]]:
         return {(found.type.rsplit(":", 1)[-1], found.name) for found in recording.resources if found.custom}
@@ -354,8 +369,8 @@ def test_a_rotation_that_fails_raises_an_alarm(everything: Recording) -> None:
     assert {"rotate-errors", "rotate-dbt-errors"} <= everything.of(":MetricAlarm").keys()
 
 
-def test_the_dashboard_shows_the_functions_that_there_are(dev: Recording, everything: Recording) -> None:
-    for found in (dev, everything):
+def test_the_dashboard_shows_the_functions_that_there_are(everything: Recording) -> None:
+    for found in (recorded("localstack"), everything):
         body = json.loads(found.one(":Dashboard")["dashboardBody"])
         shown = {
             metric[3]
@@ -364,6 +379,15 @@ def test_the_dashboard_shows_the_functions_that_there_are(dev: Recording, everyt
             if metric[0] == "AWS/Lambda"
         }
         assert shown == {inputs["name"] for inputs in found.of("function:Function").values()}
+
+
+def test_a_stack_can_do_without_the_dashboard_and_the_functions_alarms(dev: Recording) -> None:
+    assert dev.exports["foundation_dashboard_name"] == ""
+    assert dev.of(":Dashboard") == {}
+    assert dev.of(":MetricAlarm").keys() == {"dbt-runner-failed-messages", "warehouse-limit-monthly-emit-metric-alarm"}
+    some = recorded("dev", functionAlarms=["errors", "duration"]).of(":MetricAlarm")
+    assert {"check-errors", "check-duration"} <= some.keys()
+    assert "check-throttles" not in some
 
 
 def test_what_aws_rotates_is_left_to_it_and_dbts_login_is_ours() -> None:
@@ -401,29 +425,20 @@ def test_a_rotation_that_could_not_work_is_refused(values: dict[str, Any], reaso
         settings(**values)
 
 
-@pytest.mark.parametrize("days", [0, 30])
-def test_pulumis_versions_of_the_logins_outlive_rotations(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pulumi_aws
-
-    given: dict[str, pulumi.ResourceOptions] = {}
-    version = pulumi_aws.secretsmanager.SecretVersion
-
-    def kept(name: str, *args: Any, **rest: Any) -> Any:
-        given[name] = rest["opts"]
-        return version(name, *args, **rest)
-
-    monkeypatch.setattr(pulumi_aws.secretsmanager, "SecretVersion", kept)
-    # Not from the cache, where it would be recorded with nothing to see.
-    found = record_stack(ROOT, "dev", settings={"signIn": "password", "rotateLoginDays": str(days)})
+@pytest.mark.parametrize("rotated", [False, True])
+def test_pulumis_versions_of_the_logins_outlive_rotations(rotated: bool, everything: Recording) -> None:
+    found = everything if rotated else recorded("dev", signIn="password")
+    assert bool(found.of(":SecretRotation")) == rotated
     # A version without a label is deleted, and would be put again with the password of the beginning.
     stages = {name: inputs["versionStages"] for name, inputs in found.of(":SecretVersion").items()}
     assert stages == {name: ["AWSCURRENT", "PULUMI"] for name in ("warehouse-login", "warehouse-builder-login")}
     # AWSCURRENT moves on; the admin's value is still followed, as the namespace's password is. dbt's user keeps the
     # password that it has, so its entry does, too.
-    assert given["warehouse-login"].ignore_changes == ["versionStages"]
-    assert given["warehouse-builder-login"].ignore_changes == ["versionStages", "secretString"]
+    given = {name: found.resource(name, ":SecretVersion") for name in stages}
+    assert given["warehouse-login"].ignore_changes == {"versionStages"}
+    assert given["warehouse-builder-login"].ignore_changes == {"versionStages", "secretString"}
     # Its label moves to the version that replaces it, and cannot be taken off again.
-    assert all(options.retain_on_delete is True for options in given.values())
+    assert all(version.retain_on_delete for version in given.values())
 
 
 def test_the_login_is_in_its_entry_before_the_warehouse_can_be_reached(dev: Recording) -> None:
@@ -465,18 +480,17 @@ def test_the_pipeline_calls_the_alias_of_the_dbt_runner(dev: Recording) -> None:
     assert states["Build"]["Parameters"]["FunctionName"] == f"arn:aws:made-up:eu-west-1:{ACCOUNT}:{alias(dev)}"
 
 
-def test_the_pipeline_goes_on_with_a_build_as_often_as_it_is_told() -> None:
-    definition = json.loads(recorded("dev", handOverRetries=5).one(":StateMachine")["definition"])
+def test_the_pipeline_goes_on_with_a_build_as_often_as_it_is_told(adjusted: Recording) -> None:
+    definition = json.loads(adjusted.one(":StateMachine")["definition"])
     assert definition["States"]["RetryMore"]["Choices"][0]["NumericLessThan"] == 5
     assert definition["TimeoutSeconds"] > (4 + 5) * 900
 
 
-def test_the_dbt_runner_is_told_which_macros_an_event_may_call(dev: Recording) -> None:
-    assert transform.DBT_OPERATIONS == OPERATIONS
-    assert OPERATIONS not in dev.of("function:Function")["dbt-runner"]["environment"]["variables"]
-    functions = recorded("dev", dbtOperations=["vacuum_gold", "grant_all"]).of("function:Function")
-    assert functions["dbt-runner"]["environment"]["variables"][OPERATIONS] == "vacuum_gold,grant_all"
-    assert OPERATIONS not in functions["export"]["environment"]["variables"]
+def test_the_dbt_runner_is_told_which_macros_an_event_may_call(dev: Recording, adjusted: Recording) -> None:
+    assert DBT_OPERATIONS not in dev.of("function:Function")["dbt-runner"]["environment"]["variables"]
+    functions = adjusted.of("function:Function")
+    assert functions["dbt-runner"]["environment"]["variables"][DBT_OPERATIONS] == "vacuum_gold,grant_all"
+    assert DBT_OPERATIONS not in functions["export"]["environment"]["variables"]
 
 
 def alias(recording: Recording) -> str:
@@ -491,12 +505,11 @@ def test_trino_is_registered_in_only_where_there_is_one(dev: Recording, everythi
     assert variables["TRINO_URL"] == "https://goldlake@trino.example.com/delta"
 
 
-def test_a_silver_bucket_that_exists_is_adopted_with_its_databases() -> None:
-    adopted = recorded("dev", silverBucket="acme-silver")
-    assert adopted.exports["lake_silver_bucket"] == "acme-silver"
-    assert set(adopted.of(":CatalogDatabase")) == {"gold"}
-    assert not any("silver" in name for name in adopted.of("bucket:Bucket"))
-    readable = {r for name, s in statements(adopted) if name == "check-policy" for r in s["Resource"]}
+def test_a_silver_bucket_that_exists_is_adopted_with_its_databases(adjusted: Recording) -> None:
+    assert adjusted.exports["lake_silver_bucket"] == "acme-silver"
+    assert set(adjusted.of(":CatalogDatabase")) == {"gold"}
+    assert not any("silver" in name for name in adjusted.of("bucket:Bucket"))
+    readable = {r for name, s in statements(adjusted) if name == "check-policy" for r in s["Resource"]}
     assert {"arn:aws:s3:::acme-silver", "arn:aws:s3:::acme-silver/silver/*"} <= readable
 
 
@@ -642,10 +655,9 @@ def test_an_output_that_the_other_stack_lacks_fails_the_program() -> None:
         record(lambda: deploy(split, lambda _stack: lacking))
 
 
-def test_a_daily_snapshot_is_taken_only_if_asked_for(dev: Recording) -> None:
+def test_a_daily_snapshot_is_taken_only_if_asked_for(dev: Recording, adjusted: Recording) -> None:
     assert not [name for name in dev.of(":Schedule") if "snapshot" in name]
-    asked = recorded("dev", snapshotDays=14)
-    (snapshot,) = [inputs for name, inputs in asked.of(":Schedule").items() if "snapshot" in name]
+    (snapshot,) = [inputs for name, inputs in adjusted.of(":Schedule").items() if "snapshot" in name]
     assert snapshot["target"]["arn"].endswith(":createSnapshot")
     assert json.loads(snapshot["target"]["input"])["RetentionPeriod"] == 14
 

@@ -109,6 +109,7 @@ def full() -> Recording:
         ({"base_capacity": 0}, "base capacity 0"),
         ({"region": "eu-north-1", "base_capacity": 544}, "eu-north-1 has no other RPUs"),
         ({"base_capacity": 520}, "544 to 1024 in steps of 32"),
+        ({"region": "eu-central-1", "base_capacity": 4}, "4 RPU are not there"),
         ({"max_capacity": 12}, "maximum capacity 12 must be 4, or 8 to 5632 in steps of 8"),
         ({"base_capacity": 16, "max_capacity": 8}, "cannot be below the base capacity 16"),
         ({"subnet_ids": SUBNETS[:2]}, "subnets subnet-a, subnet-b: at least 3 different ones"),
@@ -372,14 +373,24 @@ def test_spectrum_reads_silver_tables_and_the_silver_bucket_and_no_more() -> Non
             ],
             "Resource": [f"{root}:catalog", f"{root}:database/silver_*", f"{root}:table/silver_*/*"],
         },
-        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{SILVER}/*"]},
-        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [SILVER]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": [SILVER],
+            "Condition": {"StringLike": {"s3:prefix": ["silver", "silver/*"]}},
+        },
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": [f"{SILVER}/silver/*"]},
     ]
 
 
 def test_spectrum_decrypts_with_the_key_that_is_given() -> None:
     assert redshift.spectrum_statements(REGION, ACCOUNT, SILVER, ["silver_*"], KEY)[3:] == [
-        {"Effect": "Allow", "Action": ["kms:Decrypt"], "Resource": [KEY]}
+        {
+            "Effect": "Allow",
+            "Action": ["kms:Decrypt"],
+            "Resource": [KEY],
+            "Condition": {"StringLike": {"kms:ViaService": ["s3.*.amazonaws.com"]}},
+        }
     ]
     policy = json.loads(registered(key_arn=KEY).one(":RolePolicy")["policy"])
     assert policy["Statement"][-1]["Resource"] == [KEY]

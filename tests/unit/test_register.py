@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,16 +197,29 @@ def test_a_broken_table_does_not_hide_the_sound_ones_beside_it() -> None:
     assert [name for name, item in seen.items() if not agrees(DELTA, memory.lake[name], item)] == ["t007"]
 
 
-def test_the_first_failure_ends_what_has_not_begun() -> None:
+def test_the_first_failure_ends_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
+    cancels = itertools.count(1)
+    all_cancelled = threading.Event()
+    cancel = Future.cancel
+
+    def counted(future: Future[None]) -> bool:
+        done = cancel(future)
+        if next(cancels) == 1000:
+            all_cancelled.set()
+        return done
+
+    monkeypatch.setattr(Future, "cancel", counted)
 
     def fail(item: int) -> None:
         begun.append(item)
+        # Two workers: the first item's may take one more before the others are cancelled.
+        assert item == 0 or all_cancelled.wait(30)
         raise UnreachableError("the metastore is down")
 
     with pytest.raises(UnreachableError):
-        each(fail, range(1000))
-    assert len(begun) < 1000
+        each(fail, range(1000), at_once=2)
+    assert len(begun) <= 3
 
 
 # --- what is done ---

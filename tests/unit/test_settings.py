@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def parse(**values: str) -> Settings:
     return parse_settings({**REQUIRED, **values}, stack="dev", region="eu-west-1")
 
 
+@functools.cache
 def declared(project_root: Path) -> dict[str, dict[str, Any]]:
     config: dict[str, dict[str, Any]] = yaml.safe_load((project_root / "Pulumi.yaml").read_text())["config"]
     return {key.removeprefix("goldlake:"): entry for key, entry in config.items()}
@@ -182,6 +184,18 @@ def test_large_capacities_are_accepted_where_there_are_any_and_refused_elsewhere
     assert (settings.base_capacity, settings.max_capacity) == (1024, 2048)
     with pytest.raises(ConfigurationError, match="more than 512 RPU are there in eu-central-1"):
         parse_settings(large, stack="dev", region="eu-north-1")
+
+
+def test_4_rpu_are_accepted_where_there_are_any_and_refused_elsewhere() -> None:
+    small = {**REQUIRED, "baseCapacity": "4"}
+    assert parse_settings(small, stack="dev", region="eu-north-1").base_capacity == 4
+    with pytest.raises(ConfigurationError, match="4 RPU are there in ap-northeast-1, "):
+        parse_settings(small, stack="dev", region="eu-central-1")
+
+
+def test_an_alarm_that_no_function_has_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"any of errors, throttles, duration, each once"):
+        parse(functionAlarms='["errors", "noise"]')
 
 
 def test_a_wrong_value_does_not_hide_that_others_disagree() -> None:

@@ -7,6 +7,7 @@
 -- The skills of each posting. A posting without a skill has one row with the unknown member, so that a join loses no
 -- posting, and an incremental run replaces the skills of a posting that no longer has any. All rows of a posting are
 -- replaced together: the key of the delete is the posting.
+-- This is the only place where arrays of skills are read, and only those of the postings chosen here.
 with postings as (
 
     select
@@ -36,17 +37,19 @@ with postings as (
 
 ),
 
+enrichments as (
+
+    select
+        enrichment.job_posting_id,
+        enrichment.skills
+    from {{ ref('stg_job_enrichment') }} as enrichment
+    inner join postings on postings.job_posting_id = enrichment.job_posting_id
+
+),
+
 skills as (
 
-    -- An array may name a skill twice.
-    select
-        job_posting_id,
-        skill_key,
-        max(confidence) as confidence,
-        count(*) as mentions
-    from {{ ref('stg_job_skills') }}
-    where is_newest
-    group by job_posting_id, skill_key
+    {{ skills_of('enrichments') }}
 
 ),
 
@@ -55,9 +58,12 @@ pairs as (
     select
         postings.job_posting_id,
         coalesce(skills.skill_key, {{ surrogate_key(['cast(null as varchar(8))']) }}) as skill_key,
+        coalesce(skills.skill_name, 'Unknown') as skill_name,
+        skills.category,
         postings.posted_date,
         skills.confidence,
         coalesce(skills.mentions, 0) as mentions,
+        coalesce(skills.skill_count, 1) as skill_count,
         postings.enriched_at
     from postings
     left join skills on skills.job_posting_id = postings.job_posting_id
@@ -68,9 +74,11 @@ select
     {{ surrogate_key(['job_posting_id', 'skill_key']) }} as bridge_key,
     job_posting_id,
     skill_key,
+    cast(skill_name as varchar(512)) as skill_name,
+    cast(category as varchar(256)) as category,
     posted_date,
     cast(confidence as numeric(4, 3)) as confidence,
     cast(mentions as integer) as mentions,
-    cast(1 as double precision) / count(*) over (partition by job_posting_id) as weight,
+    cast(1 as double precision) / skill_count as weight,
     enriched_at
 from pairs

@@ -8,11 +8,14 @@ with known as (
 
 inferred as (
 
-    select distinct postings.company_id
-    from {{ ref('stg_job_posting_versions') }} as postings
-    left join known on known.company_id = postings.company_id
-    where postings.company_id is not null
-        and known.company_id is null
+    select named.company_id
+    from (
+        select distinct company_id
+        from {{ ref('stg_job_posting_versions') }}
+        where company_id is not null
+    ) as named
+    left join known on known.company_id = named.company_id
+    where known.company_id is null
 
 ),
 

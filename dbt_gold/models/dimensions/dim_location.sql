@@ -7,8 +7,8 @@ with spellings as (
         city,
         region,
         country,
-        count(*) as postings
-    from {{ ref('stg_job_posting_versions') }}
+        sum(postings) as postings
+    from {{ ref('stg_locations') }}
     group by location_key, city, region, country
 
     union all

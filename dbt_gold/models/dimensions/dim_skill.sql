@@ -1,12 +1,17 @@
--- Every skill that an enrichment names, and one member for postings without a skill. Spellings that differ in case or
--- blanks are one skill; of spellings and of categories the one that most mentions have stands.
-with mentions as (
+-- Every skill that a posting's newest enrichment names, and one member for postings without a skill. Spellings that
+-- differ in case or blanks are one skill; of spellings and of categories the one that most postings have stands.
+-- From the bridge, which has read the arrays already: its rows are counted instead of all arrays read in each run, and
+-- the two cannot disagree about which skills there are, whatever is frozen.
+with spellings as (
 
     select
         skill_key,
         skill_name,
-        category
-    from {{ ref('stg_job_skills') }}
+        category,
+        count(*) as postings
+    from {{ ref('bridge_job_skill') }}
+    where mentions > 0
+    group by skill_key, skill_name, category
 
 ),
 
@@ -15,8 +20,8 @@ names as (
     select
         skill_key,
         skill_name,
-        row_number() over (partition by skill_key order by count(*) desc, skill_name) as name_rank
-    from mentions
+        row_number() over (partition by skill_key order by sum(postings) desc, skill_name) as name_rank
+    from spellings
     group by skill_key, skill_name
 
 ),
@@ -26,8 +31,8 @@ categories as (
     select
         skill_key,
         category,
-        row_number() over (partition by skill_key order by count(*) desc, category) as category_rank
-    from mentions
+        row_number() over (partition by skill_key order by sum(postings) desc, category) as category_rank
+    from spellings
     where category is not null
     group by skill_key, category
 

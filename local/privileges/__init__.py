@@ -1,0 +1,1 @@
+"""Least privilege, proven: what each role was seen to do, against what its policy allows."""
