@@ -47,13 +47,15 @@ class Watched:
 
     def _look(self) -> None:
         while not self._over.wait(0.05):
-            self.bytes = max(self.bytes, sum(size_of(path) for path in self._folder.rglob("*")))
+            # os.walk passes over folders that have just gone.
+            found = (Path(folder, file) for folder, _folders, files in os.walk(self._folder) for file in files)
+            self.bytes = max(self.bytes, sum(size_of(path) for path in found))
 
 
 def size_of(path: Path) -> int:
-    """Return a file's bytes, 0 for a folder and for what has just been removed."""
+    """Return a file's bytes, 0 for what has just been removed."""
     try:
-        return path.stat().st_size if path.is_file() else 0
+        return path.stat().st_size
     except OSError:
         return 0
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import pulumi
 import yaml
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
-from pulumi.runtime.settings import SETTINGS
+from pulumi.runtime.settings import ROOT, SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
 from local.resources import KINDS, RECORDED_ONLY, REFUSED, Kind
@@ -297,6 +297,8 @@ def run_in_loop(
 ) -> None:
     """Run a function as a Pulumi program under mocks, and wait for all that it registers."""
     with _event_loop() as loop:
+        # set_mocks keeps a root that is there, and it is another stack's when a program was run before.
+        ROOT.set(None)
         pulumi.runtime.set_mocks(mocks, project=project, stack=stack, preview=False, monitor=monitor)
         pulumi.runtime.set_all_config(dict(configuration or {}))
         # What a program that failed left waiting; the SDK's own decorator for tests clears both, too.

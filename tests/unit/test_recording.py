@@ -11,7 +11,7 @@ import pulumi_aws as aws
 import pytest
 
 from components.secret import SecretEntry, SecretEntryArgs
-from local.recording import ACCOUNT, record
+from local.recording import ACCOUNT, record, record_stack
 
 TESTS = Path(__file__).parents[1]
 # Ways to run a program under mocks that a test must await by itself: forgotten, it passes and has asked nothing.
@@ -52,6 +52,13 @@ def test_a_failed_program_leaves_nothing_for_the_next_one() -> None:
     with pytest.raises(ValueError, match="half done"):
         record(failing)
     assert set(record(lambda: {"arn": secret("second").arn}).of(":Secret")) == {"second"}
+
+
+def test_a_stack_is_recorded_under_its_own_name_whatever_was_recorded_before(project_root: Path) -> None:
+    for stack, root in (("prod.example", "goldlake-prod"), ("dev", "goldlake-dev")):
+        resources = record_stack(project_root, stack, calls={}).resources
+        assert root in {found.parent for found in resources}
+        assert not {found.parent for found in resources} & {"goldlake-prod", "goldlake-dev"} - {root}
 
 
 def test_exports_are_resolved_and_secrets_unwrapped() -> None:
