@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# A busy machine makes an example slow, not wrong.
-settings.register_profile("goldlake", deadline=None)
+# A busy machine makes an example slow, not wrong. `GOLDLAKE_EXAMPLES=1000 make unit` searches longer.
+settings.register_profile("goldlake", deadline=None, max_examples=int(os.environ.get("GOLDLAKE_EXAMPLES", "50")))
 settings.load_profile("goldlake")
 
 ROOT = Path(__file__).parent.parent
