@@ -69,17 +69,28 @@ def down() -> None:
 @local.command()
 @output_option
 def status(output: str) -> int:
-    """Show how the services are, Trino when it was started. Exit 0 when all of them run, 2 otherwise."""
-    services = _platform().status()
+    """Show how the services are, Trino when it was started, and the warehouses. Exit 0 when all run, 2 otherwise."""
+    from local.redshift.control import STATE_FILE, deployed
+
+    platform = _platform()
+    services = platform.status()
+    warehouses = deployed(platform.home / "redshift" / STATE_FILE)
     if output == "json":
-        show_json({"schema": "goldlake.local/1", "services": [asdict(service) for service in services]})
+        found = {"services": [asdict(item) for item in services], "warehouses": [asdict(item) for item in warehouses]}
+        show_json({"schema": "goldlake.local/1", **found})
     else:
         # A port is a name, not a number to be grouped.
         rows = [(s.name, s.state, str(s.port or ""), str(s.pid or ""), s.log) for s in services]
         show_table(("service", "state", "port", "pid", "log"), rows)
-        for found in services:
-            if found.url:
-                click.echo(f"{found.name}: {found.url}")
+        for service in services:
+            if service.url:
+                click.echo(f"{service.name}: {service.url}")
+        if warehouses:
+            groups = [
+                (w.namespace, w.workgroup or "", w.database, str(w.base_capacity or ""), w.status, w.region)
+                for w in warehouses
+            ]
+            show_table(("namespace", "workgroup", "database", "RPU", "status", "region"), groups)
     return EXIT_DONE if all(service.state == "running" for service in services) else EXIT_UNREACHABLE
 
 

@@ -100,7 +100,7 @@ class Platform:
                 (self.home / "emulator" / "tmp").mkdir()
             port = self.emulator.start(emulator_port, say)
             if last is not None and last.port != port:
-                # It mirrors the emulator's tables, and was told where that is when it started.
+                # It reads the emulator's tables, and was told where that is when it started.
                 self.redshift.stop(say)
                 # Its catalogues have the old port, too.
                 self._stop_trino(say)

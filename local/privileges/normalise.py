@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.privileges.recording import OPERATOR, Call, SignIn
+from local.redshift.roles import DOUBLE
 
 PREFIX = "goldlake"
 # What a person or CI does with goldlake on AWS, too, and the service that it is about: the other calls of the same keys
@@ -55,7 +56,7 @@ def _role(line: Seen) -> str | None:
     """Return whose call it is: a role's name without the stack's prefix, the operator's, or nobody's that matters."""
     found = _ROLE.search(line.principal)
     if found:
-        return found[1].removeprefix(f"{PREFIX}-")
+        return found[1].removeprefix(f"{PREFIX}-").removesuffix(DOUBLE)
     return OPERATOR if line.action.startswith(_OPERATED.get(line.phase, "none")) else None
 
 

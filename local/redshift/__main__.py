@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -20,8 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local.redshift import aws_json, control, data_api, external, server
+from local.redshift import aws_json, control, data_api, server, sign_in, tls
+from local.redshift.director import Warehouse
 from local.redshift.gateway import Gateway
+from local.redshift.roles import Roles
+from local.redshift.spectrum import setup as spectrum_setup
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.errors import EXIT_DONE, EXIT_USAGE, ConfigurationError, GoldlakeError
 from runtime.warehouse import DEFAULT_PORT
@@ -32,13 +34,14 @@ PASSWORD_VARIABLE = "GOLDLAKE_LOCAL_REDSHIFT_PASSWORD"  # noqa: S105 - the varia
 
 @dataclass(frozen=True)
 class Options:
-    """What command line and environment say. Without `endpoint_url` no external tables are mirrored."""
+    """What command line and environment say. Without `endpoint_url` there are no external tables."""
 
     data: Path
     port: int
     control_port: int | None
     endpoint_url: str | None
     region: str
+    require_tls: bool
     password: str = field(repr=False)
 
 
@@ -50,6 +53,12 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--control-port", type=int, help="TCP port of the control plane on 127.0.0.1; none without")
     parser.add_argument("--endpoint-url", help="AWS emulator whose Glue tables become external tables")
     parser.add_argument("--region", default=DEFAULT_REGION)
+    parser.add_argument(
+        "--require-tls",
+        action="store_true",
+        help="refuse logins without TLS, as a workgroup with require_ssl does; TLS is offered anyway; its "
+        "authority is in tls/ca.pem under --data",
+    )
     try:
         found = parser.parse_args(arguments)
     except SystemExit as exc:
@@ -58,7 +67,9 @@ def parse(arguments: list[str]) -> Options:
     password = os.environ.get(PASSWORD_VARIABLE)
     if not password:
         raise ConfigurationError(f"the environment variable {PASSWORD_VARIABLE} is not set")
-    return Options(found.data, found.port, found.control_port, found.endpoint_url, found.region, password)
+    return Options(
+        found.data, found.port, found.control_port, found.endpoint_url, found.region, found.require_tls, password
+    )
 
 
 def bound(port: int) -> socket.socket:
@@ -86,6 +97,9 @@ async def run(options: Options) -> None:
         api = held.enter_context(bound(options.control_port)) if options.control_port is not None else None
         keeps = control.sets_password_of(options.data / control.STATE_FILE, server.ADMIN)
         postgres = await asyncio.to_thread(server.start, options.data, options.password, keep_password=keeps)
+        if options.require_tls:
+            # Where the Data API's driver looks for authorities: it signs in as everyone does.
+            os.environ["SSL_CERT_FILE"] = str(tls.Files.of(options.data).authority)
         try:
             with served_api(options, postgres, api) if api is not None else contextlib.nullcontext():
                 await _serve(options, postgres, listener, stopping)
@@ -104,7 +118,7 @@ def served_api(options: Options, postgres: server.Postgres, listener: socket.soc
         port=options.port,
     )
     file = options.data / data_api.STATE_FILE
-    statements = data_api.over_the_wire(file, postgres, options.port, plane, options.endpoint_url)
+    statements = data_api.over_the_wire(file, postgres, options.port, plane, options.endpoint_url, options.require_tls)
     http = aws_json.Server(listener, aws_json.Endpoint([plane.service(), statements.service()]))
     http.start()
     try:
@@ -115,12 +129,18 @@ def served_api(options: Options, postgres: server.Postgres, listener: socket.soc
 
 
 async def _serve(options: Options, postgres: server.Postgres, listener: socket.socket, stopping: asyncio.Event) -> None:
-    _adopt_external_schemas(postgres)
-    external.ensure_schemas(postgres)
-    gateway = Gateway(postgres.socket)
-    if options.endpoint_url is not None:
-        aws = Connection(endpoint_url=options.endpoint_url, region=options.region)
-        await _mirror_before_logins(gateway, aws, postgres)
+    if options.endpoint_url:
+        await asyncio.to_thread(spectrum_setup.ensure_schemas, postgres)
+    aws = Connection(endpoint_url=options.endpoint_url, region=options.region) if options.endpoint_url else None
+    roles = Roles(aws, default=lambda: _default_role(options.data / control.STATE_FILE))
+    warehouse = Warehouse(postgres, roles)
+    gateway = Gateway(
+        postgres.socket,
+        warehouse,
+        tls=tls.context(options.data),
+        require_tls=options.require_tls,
+        expired=sign_in.expiry_of(postgres),
+    )
     await gateway.start(listener)
     where = f", control plane on {HOST}:{options.control_port}" if options.control_port is not None else ""
     sys.stdout.write(f"local Redshift ready on {HOST}:{options.port}, database {server.DATABASE}{where}\n")
@@ -130,33 +150,14 @@ async def _serve(options: Options, postgres: server.Postgres, listener: socket.s
     gateway.stop_listening()
     await asyncio.to_thread(postgres.stop)
     await gateway.close()
+    warehouse.close()
 
 
-async def _mirror_before_logins(gateway: Gateway, aws: Connection, postgres: server.Postgres) -> None:
-    """Bring the external tables up to date now and before each login; anew after CREATE EXTERNAL SCHEMA."""
-    mirror = external.Mirror(aws, postgres)
-
-    async def refresh() -> None:
-        nonlocal mirror
-        if gateway.external_schemas_changed:
-            gateway.external_schemas_changed = False
-            await asyncio.to_thread(_adopt_external_schemas, postgres)
-            mirror = await asyncio.to_thread(external.Mirror, aws, postgres)
-        await mirror.refresh_soon()
-
-    await refresh()
-    gateway.before_login = refresh
-
-
-def _adopt_external_schemas(postgres: server.Postgres) -> None:
-    """Have the external schemas mirrored that CREATE EXTERNAL SCHEMA made, besides those that are always there."""
-    rows = server.run_sql(
-        postgres,
-        "select json_build_array(glue_database, schema_name) from goldlake_local.external_schema"
-        " join pg_namespace on nspname = schema_name",
-    )
-    # A new dictionary: a refresh may be walking through the old one.
-    external.SCHEMAS = {**external.SCHEMAS, **dict(json.loads(row) for row in rows.splitlines())}
+def _default_role(state: Path) -> str | None:
+    """Return the default role of the first namespace that has one: they all share this PostgreSQL."""
+    regions = control.read_state(state)["regions"].values()
+    roles = (record.get("defaultIamRoleArn") for region in regions for record in region["namespaces"].values())
+    return next((str(role) for role in roles if role), None)
 
 
 def main(arguments: list[str]) -> int:

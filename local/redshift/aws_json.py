@@ -1,8 +1,8 @@
 """The AWS JSON 1.1 protocol over HTTP on loopback: requests are checked and answers shaped by botocore's own models.
 
 Protocol: "AWS JSON 1.1" of the Smithy documentation. The operation is in the header X-Amz-Target, errors carry
-`__type` and HTTP status 400 (500 for our own faults, 501 for operations that are not emulated). Signatures are not
-verified: whoever reaches the laptop's loopback may call.
+`__type` and HTTP status 400, for what is not emulated, too: some SDKs try again whatever has a status of 500 and more,
+which is for our own faults. Signatures are not verified: whoever reaches the laptop's loopback may call.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Endpoint:
         described = model(service.name).operation_model(name)
         operation = service.operations.get(name)
         if operation is None:
-            raise ServiceError("NotImplemented", f"not emulated: {name}", 501)
+            raise ServiceError("NotImplemented", f"not emulated: {name}")
         given = checked(described.input_shape, body)
         result = operation(caller, given) or {}
         return shaped(described.output_shape, result) if described.output_shape is not None else {}

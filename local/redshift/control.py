@@ -16,6 +16,7 @@ import string
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -550,7 +551,7 @@ class Control:
 
     def _aws(self) -> Surroundings:
         if self._surroundings is None:
-            raise ServiceError("NotImplemented", "not emulated: secrets, without an AWS emulator beside", 501)
+            raise ServiceError("NotImplemented", "not emulated: secrets, without an AWS emulator beside")
         return self._surroundings
 
     def _save(self) -> None:
@@ -564,6 +565,31 @@ def read_state(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {"regions": {}, "tags": {}}
     return state
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A namespace, and the workgroup that belongs to it if there is one."""
+
+    region: str
+    namespace: str
+    database: str
+    workgroup: str | None
+    base_capacity: int | None
+    status: str
+
+
+def deployed(file: Path) -> list[Deployed]:
+    """Return the namespaces and workgroups of the kept state, in order."""
+    found = []
+    for region, records in read_state(file)["regions"].items():
+        groups = {group["namespaceName"]: group for group in records["workgroups"].values()}
+        for name, namespace in records["namespaces"].items():
+            group = groups.get(name, {})
+            status = group.get("status", namespace["status"])
+            members = (group.get("workgroupName"), group.get("baseCapacity"), status)
+            found.append(Deployed(region, name, namespace["dbName"], *members))
+    return sorted(found, key=lambda item: (item.region, item.namespace))
 
 
 def sets_password_of(file: Path, user: str) -> bool:
@@ -605,7 +631,7 @@ def _refuse(given: Mapping[str, Any], *names: str) -> None:
     """Refuse settings that would silently do nothing here."""
     for name in names:
         if name in given:
-            raise ServiceError("NotImplemented", f"not emulated: {name}", 501)
+            raise ServiceError("NotImplemented", f"not emulated: {name}")
 
 
 def _applied(roles: list[str]) -> list[str]:

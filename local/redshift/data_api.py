@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import csv
+import io
 import json
 import logging
 import re
@@ -22,9 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.redshift import server
+from local.redshift import data_catalog, server
 from local.redshift.aws_json import Caller, Service, ServiceError
-from local.redshift.control import DATA_API_USER, Control, PostgresRoles
+from local.redshift.control import ACCOUNT, DATA_API_USER, Control, PostgresRoles
 from runtime import sql
 from runtime.aws import Connection
 from runtime.errors import GoldlakeError
@@ -43,6 +45,8 @@ PAGE_ROWS = 1000
 # The service's own limit on a statement's text and on a result.
 MAX_STATEMENT_BYTES = 100_000
 MAX_RESULT_BYTES = 500 << 20
+# aws.redshift-data on the service; nobody else may put events under a name of AWS.
+EVENT_SOURCE = "local.redshift-data"
 ENDED = ("FINISHED", "FAILED", "ABORTED")
 
 # Where a colon is no parameter: in literals, quoted names, dollar-quoted bodies, comments and casts.
@@ -127,6 +131,11 @@ class DataApi:
                 "BatchExecuteStatement": self.batch_execute_statement,
                 "DescribeStatement": self.describe_statement,
                 "GetStatementResult": self.get_statement_result,
+                "GetStatementResultV2": self.get_statement_result_v2,
+                "ListDatabases": self.list_databases,
+                "ListSchemas": self.list_schemas,
+                "ListTables": self.list_tables,
+                "DescribeTable": self.describe_table,
                 "ListStatements": self.list_statements,
                 "CancelStatement": self.cancel_statement,
             },
@@ -155,6 +164,15 @@ class DataApi:
 
     def get_statement_result(self, _caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
         """GetStatementResult: a page of a thousand rows."""
+        return _result_page(self._result_of(given, "JSON"), given.get("NextToken", "0"))
+
+    def get_statement_result_v2(self, _caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+        """GetStatementResultV2: the same page as CSV, without a header."""
+        page = _result_page(self._result_of(given, "CSV"), given.get("NextToken", "0"))
+        return page | {"Records": [{"CSVRecords": _csv(page["Records"])}], "ResultFormat": "CSV"}
+
+    def _result_of(self, given: Mapping[str, Any], form: str) -> Result:
+        """Return the result of a statement that asked for this format."""
         self._wait(given)
         with self._changed:
             statement, sub = self._found(given["Id"])
@@ -163,15 +181,20 @@ class DataApi:
                 raise ServiceError("ResourceNotFoundException", f"Query failed: {described.get('Error', 'aborted')}")
             if described["Status"] != "FINISHED":
                 raise ServiceError("ResourceNotFoundException", "Query is not finished.")
+            if statement["ResultFormat"] != form:
+                other = "GetStatementResult" if form == "CSV" else "GetStatementResultV2"
+                text = f"The result format of the query is {statement['ResultFormat']}: use {other}."
+                raise ServiceError("ValidationException", text)
             result = self._results.get(given["Id"])
         if result is None:
             raise ServiceError("ResourceNotFoundException", "Query does not have result.")
-        return _result_page(result, given.get("NextToken", "0"))
+        return result
 
     def list_statements(self, _caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
-        """ListStatements: the latest first."""
-        status, name = given.get("Status", "ALL"), given.get("StatementName", "")
-        wanted = {member: given[member] for member in ("Database", "WorkgroupName") if member in given}
+        """ListStatements: the latest first, and only finished ones unless the request says otherwise."""
+        status, name = given.get("Status", "FINISHED"), given.get("StatementName", "")
+        members = ("Database", "WorkgroupName", "ClusterIdentifier")
+        wanted = {member: given[member] for member in members if member in given}
         with self._changed:
             found = [
                 _times(copy.deepcopy(statement))
@@ -183,11 +206,45 @@ class DataApi:
         for statement in found:
             if statement["IsBatchStatement"]:
                 statement["QueryStrings"] = [sub["QueryString"] for sub in statement["SubStatements"]]
-        start = _offset(given.get("NextToken", "0"))
-        end = start + (given.get("MaxResults") or 100)
-        return {"Statements": found[start:end], "NextToken": str(end) if end < len(found) else None}
+        return _page("Statements", found, given, 100)
 
-    def cancel_statement(self, _caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+    # What is in the databases
+
+    def list_databases(self, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+        """ListDatabases."""
+        names = [row[0] for row in self._asked(caller, given, data_catalog.databases())]
+        return _page("Databases", names, given)
+
+    def list_schemas(self, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+        """ListSchemas, of the database asked for: PostgreSQL sees no other from within one."""
+        rows = self._asked(caller, given, data_catalog.schemas(given.get("SchemaPattern")))
+        return _page("Schemas", [row[0] for row in rows], given)
+
+    def list_tables(self, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+        """ListTables: system tables, too, unless a pattern leaves them out."""
+        text = data_catalog.tables(given.get("SchemaPattern"), given.get("TablePattern"))
+        rows = self._asked(caller, given, text)
+        return _page("Tables", [{"name": name, "schema": schema, "type": kind} for name, schema, kind in rows], given)
+
+    def describe_table(self, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
+        """DescribeTable: the columns of a table, or of all tables of a schema or database."""
+        rows = self._asked(caller, given, data_catalog.columns(given.get("Schema"), given.get("Table")))
+        columns = [data_catalog.described(row, _column(row)) for row in rows]
+        return _page("ColumnList", columns, given) | {"TableName": given.get("Table")}
+
+    def _asked(self, caller: Caller, given: Mapping[str, Any], text: str) -> list[Any]:
+        """Return the rows of a query of our own, run as the request says."""
+        try:
+            with contextlib.closing(self._connect(self._login(caller, given))) as connection:
+                return _rows(connection, text)[1]
+        except ServiceError:
+            raise
+        except Exception as exc:
+            raise ServiceError("ValidationException", reason(exc)) from None
+
+    # Cancelling
+
+    def cancel_statement(self, caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
         """CancelStatement: what runs is ended by PostgreSQL, what waits never starts."""
         with self._changed:
             statement, _sub = self._found(given["Id"])
@@ -198,17 +255,16 @@ class DataApi:
             self._end(statement, "ABORTED")
         if pid is not None:
             self._cancel(pid)
+        self._tell(statement, caller.region)
         return {"Status": True}
 
     # Taking statements in
 
     def _submitted(self, caller: Caller, given: dict[str, Any], texts: list[str], *, batch: bool) -> dict[str, Any]:
         """Take a request in, unless its token was seen; return the operation's answer."""
-        for name in ("SessionId", "SessionKeepAliveSeconds", "ClusterIdentifier", "DbUser"):
+        for name in ("SessionId", "SessionKeepAliveSeconds"):
             if name in given:
-                raise ServiceError("NotImplemented", f"not emulated: {name}", 501)
-        if given.get("ResultFormat", "JSON") != "JSON":
-            raise ServiceError("NotImplemented", "not emulated: ResultFormat CSV", 501)
+                raise ServiceError("NotImplemented", f"not emulated: {name}")
         login = self._login(caller, given)
         ready = [bound(text, given.get("Parameters", [])) for text in texts]
         with self._changed:
@@ -224,24 +280,27 @@ class DataApi:
                     self._tokens[given["ClientToken"]] = (given, statement["Id"])
         if fresh:
             together = batch and given.get("ExecutionMode", "TRANSACTION") == "TRANSACTION"
-            self._workers.submit(self._run, statement, login, ready, together=together)
+            self._workers.submit(self._run, statement, login, ready, caller.region, together=together)
         self._wait({"Id": statement["Id"], "WaitTimeSeconds": given.get("WaitTimeSeconds", 0)})
         with self._changed:
             return _times(copy.deepcopy(statement))
 
     def _login(self, caller: Caller, given: Mapping[str, Any]) -> Login:
         """Return who runs the statement: the secret's login, or the workgroup's administrator."""
-        if "WorkgroupName" not in given:
-            raise ServiceError("ValidationException", "ClusterIdentifier or WorkgroupName must be given.")
+        if ("WorkgroupName" in given) == ("ClusterIdentifier" in given):
+            raise ServiceError("ValidationException", "Either ClusterIdentifier or WorkgroupName must be given.")
         if "Database" not in given:
             raise ServiceError("ValidationException", "Database must be given.")
-        administrator = self._administrator(caller.region, given["WorkgroupName"])
+        # There are workgroups only: no cluster has any name.
+        administrator = self._administrator(caller.region, given.get("WorkgroupName", ""))
         if administrator is None:
             raise ServiceError("ValidationException", "Redshift endpoint doesn't exist in this region.")
+        if "DbUser" in given:
+            raise ServiceError("ValidationException", "DbUser is for clusters: a workgroup's user is the caller's.")
         if "SecretArn" not in given:
             return Login(DATA_API_USER, self._password, given["Database"], become=administrator[0])
         if self._aws is None:
-            raise ServiceError("NotImplemented", "not emulated: SecretArn, without an AWS emulator beside", 501)
+            raise ServiceError("NotImplemented", "not emulated: SecretArn, without an AWS emulator beside")
         try:
             user, password = read_login(self._aws(caller.region), given["SecretArn"])
         except GoldlakeError as exc:
@@ -279,7 +338,9 @@ class DataApi:
 
     # Running them
 
-    def _run(self, statement: dict[str, Any], login: Login, texts: Sequence[str], *, together: bool) -> None:
+    def _run(
+        self, statement: dict[str, Any], login: Login, texts: Sequence[str], region: str, *, together: bool
+    ) -> None:
         """Run a statement or a batch in a session of its own; nothing is raised."""
         try:
             with contextlib.closing(self._connect(login)) as connection:
@@ -291,6 +352,26 @@ class DataApi:
             self._ended(statement, "FINISHED")
         except Exception as exc:
             self._ended(statement, "FAILED", reason(exc))
+        if statement["Status"] != "ABORTED":
+            self._tell(statement, region)
+
+    def _tell(self, statement: Mapping[str, Any], region: str) -> None:
+        """Put the end of a statement that asked for it on the emulator's event bus ("Monitoring Data API events")."""
+        if not statement.get("WithEvent") or self._aws is None:
+            return
+        detail = {
+            "principal": f"arn:aws:iam::{ACCOUNT}:root",
+            "statementName": statement.get("StatementName", ""),
+            "statementId": statement["Id"],
+            "state": statement["Status"],
+            "rows": statement.get("ResultRows", -1),
+            "expireAt": int(time.time()) + 24 * 3600,
+        }
+        event = {"Source": EVENT_SOURCE, "DetailType": "Redshift Data Statement Status Change"}
+        try:
+            self._aws(region).client("events").put_events(Entries=[{**event, "Detail": json.dumps(detail)}])
+        except Exception as exc:
+            LOG.warning("the event of statement %s could not be sent: %s", statement["Id"], type(exc).__name__)
 
     def _started(self, statement: dict[str, Any], connection: Any) -> None:
         """Note the session's process, so that it can be cancelled, and that work began."""
@@ -392,7 +473,8 @@ def bound(text: str, parameters: Sequence[Mapping[str, str]]) -> str:
         if name not in values:
             raise ServiceError("ValidationException", f"Parameter {name} has no value.")
         used.add(name)
-        return sql.literal(values[name])
+        # In Redshift's literals a backslash begins an escape (local/redshift/dialect).
+        return sql.literal(values[name].replace("\\", "\\\\"))
 
     done = _PIECES.sub(placed, text)
     unused = sorted(values.keys() - used)
@@ -410,8 +492,8 @@ def _described(given: Mapping[str, Any], texts: Sequence[str], database: str, *,
         "Id": identifier,
         "Database": database,
         "IsBatchStatement": batch,
-        "ResultFormat": "JSON",
-        **{name: given[name] for name in ("WorkgroupName", "SecretArn", "StatementName") if name in given},
+        "ResultFormat": given.get("ResultFormat", "JSON"),
+        **{name: given[name] for name in ("WorkgroupName", "SecretArn", "StatementName", "WithEvent") if name in given},
     }
     if "Parameters" in given:
         statement["QueryParameters"] = given["Parameters"]
@@ -497,6 +579,28 @@ def _result_page(result: Result, token: str) -> dict[str, Any]:
     }
 
 
+def _page(member: str, items: Sequence[Any], given: Mapping[str, Any], most: int = PAGE_ROWS) -> dict[str, Any]:
+    """Return one page of a list, and the token of the next; MaxResults 0 is none."""
+    start = _offset(given.get("NextToken", "0"))
+    end = start + (given.get("MaxResults") or most)
+    return {member: items[start:end], "NextToken": str(end) if end < len(items) else None}
+
+
+def _csv(rows: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Return rows of fields as CSV: null is empty, text is quoted where it must be."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    for row in rows:
+        values = [next(iter(field.items())) for field in row]
+        writer.writerow(
+            [
+                "" if kind == "isNull" else str(value).lower() if kind == "booleanValue" else value
+                for kind, value in values
+            ]
+        )
+    return text.getvalue()
+
+
 def _offset(token: str) -> int:
     if not re.fullmatch(r"\d{1,12}", token):
         raise ServiceError("ValidationException", "The NextToken is not one of ours.")
@@ -533,13 +637,14 @@ def over_the_wire(
     port: int,
     control: Control,
     endpoint_url: str | None,
+    encrypted: bool = False,
 ) -> DataApi:
     """Return the Data API of a running local Redshift; its own login has a new password at each start."""
     password = secrets.token_urlsafe(32)
     PostgresRoles(postgres, password).set_administrator(DATA_API_USER, password)
     return DataApi(
         file,
-        lambda login: _connected(login, port),
+        lambda login: _connected(login, port, encrypted=encrypted),
         control.administrator,
         password=password,
         aws=(lambda region: Connection(endpoint_url=endpoint_url, region=region)) if endpoint_url else None,
@@ -547,12 +652,17 @@ def over_the_wire(
     )
 
 
-def _connected(login: Login, port: int) -> Any:
+def _connected(login: Login, port: int, *, encrypted: bool) -> Any:
     """Return an open session through the gateway."""
     import redshift_connector
 
     connection = redshift_connector.connect(
-        host="127.0.0.1", port=port, database=login.database, user=login.user, password=login.password, ssl=False
+        host="127.0.0.1",
+        port=port,
+        database=login.database,
+        user=login.user,
+        password=login.password,
+        ssl=encrypted,
     )
     connection.autocommit = True
     if login.become is not None:

@@ -1,8 +1,8 @@
 """The wire gateway: takes Redshift's clients on TCP and relays them to PostgreSQL's Unix socket.
 
-It changes three things and is transparent otherwise: parameters that only Redshift knows are dropped from the
-start-up packet, `server_version` is reported as Redshift reports it, and the three statements that PostgreSQL cannot
-read at all are put into its words (`postgres_sql`). Message formats: "Frontend/Backend
+Parameters that only Redshift knows are dropped from the start-up packet, and `server_version` is reported as Redshift
+reports it. What happens to the statements of a session is in session.py and director.py; `postgres_sql` puts what
+PostgreSQL cannot read into its words. Message formats: "Frontend/Backend
 Protocol" in PostgreSQL's manual, protocol 3.
 """
 
@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
-import re
+import os
 import socket
+import ssl
 import struct
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
-from runtime import sql
-from runtime.errors import ConfigurationError
+from local.redshift import dialect, sign_in
+from local.redshift.director import Director, Warehouse
+from local.redshift.session import Session
+from local.redshift.wire import message
 
 LOG = logging.getLogger(__name__)
 
 REPORTED_SERVER_VERSION = "8.0.2"
+# Whether what PostgreSQL takes and Redshift refuses is refused: on by default.
+STRICT_VARIABLE = "GOLDLAKE_LOCAL_REDSHIFT_STRICT"
 # Trusted on the socket (server.py), so nobody may come in under this name from outside.
 RESERVED_USERS = frozenset({"postgres"})
 
@@ -32,11 +39,6 @@ _CANCEL_REQUEST = 80877102
 _PROTOCOL_MAJOR = 3
 # PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 _MAX_STARTUP_BYTES = 10_000
-# ParameterStatus and its neighbours are tiny; an error message with its context may be longer.
-_MAX_GREETING_MESSAGE_BYTES = 1 << 20
-_CHUNK = 1 << 16
-# Longer statements are passed on as they are: what is rewritten is short.
-_MAX_STATEMENT_BYTES = 1 << 20
 _STARTUP_SECONDS = 60
 
 # PostgreSQL ends the connection at a parameter it does not know. Redshift's drivers send several of their own
@@ -58,49 +60,6 @@ _KNOWN_PARAMETERS = frozenset(
         "timezone",
     }
 )
-
-_REWRITTEN = re.compile(rb"external\s+schema|password\s+disable|diststyle|distkey|sortkey", re.IGNORECASE)
-_START = r"(?P<start>(?:^|;)(?:\s|--[^\n]*\n|/\*.*?\*/)*)"
-_LITERAL = r"'(?:[^']|'')*'"
-_EXTERNAL_SCHEMA = re.compile(
-    rf"""{_START}create\s+external\s+schema\s+(?P<lenient>if\s+not\s+exists\s+)?
-         (?P<schema>"(?:[^"]|"")+"|[a-z_]\w*)\s+from\s+data\s+catalog\s+database\s+(?P<database>{_LITERAL})
-         (?:\s+(?:(?:region|iam_role|catalog_role|catalog_id)\s+(?:{_LITERAL}|default)
-             |create\s+external\s+database\s+if\s+not\s+exists))*\s*(?=;|$)""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-_DEFINES_USER = re.compile(
-    rf"{_START}(?:create|alter)\s+(?:or\s+replace\s+)?(?:user|procedure)\b", re.IGNORECASE | re.DOTALL
-)
-# CREATE TABLE to its end; texts, quoted names and comments may hold a semicolon.
-_QUOTED = rf"""{_LITERAL}|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/"""
-_CREATES_TABLE = re.compile(
-    rf"{_START}create\s+(?:(?:local\s+)?temp(?:orary)?\s+)?table\b(?:{_QUOTED}|[^;])*", re.IGNORECASE | re.DOTALL
-)
-_TABLE_ATTRIBUTE = re.compile(
-    rf"""(?P<kept>{_QUOTED})|\bdiststyle\s+(?:auto|even|key|all)\b|\bdistkey\s*\([^()]*\)
-         |\b(?:(?:compound|interleaved)\s+)?sortkey\s*\([^()]*\)""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-_NO_PASSWORD = re.compile(r"\bpassword\s+disable\b", re.IGNORECASE)
-# A schema whose tables the mirror fills (external.py): its tables are PostgreSQL's superuser's, for everyone to read.
-_MIRRORED_SCHEMA = """begin
-  if exists (select from goldlake_local.external_schema s join pg_namespace n on n.nspname = s.schema_name
-              where s.glue_database = {database} and s.schema_name <> {name}) then
-    raise exception 'the local Redshift shows the Glue database % in another schema', {database};
-  end if;
-  if {strict} and exists (select from pg_namespace where nspname = {name}) and not exists
-      (select from goldlake_local.external_schema where schema_name = {name} and glue_database = {database}) then
-    raise duplicate_schema using message = 'schema "' || {name} || '" already exists';
-  end if;
-  if not exists (select from pg_namespace where nspname = {name}) then
-    create schema {schema};
-    alter default privileges for role postgres in schema {schema} grant select on tables to public;
-    delete from goldlake_local.external_table where schema_name = {name};
-  end if;
-  insert into goldlake_local.external_schema values ({name}, {database})
-      on conflict (schema_name) do update set glue_database = excluded.glue_database;
-end"""
 
 
 class ProtocolError(Exception):
@@ -154,92 +113,9 @@ def rewrite_status(body: bytes) -> bytes:
 
 
 def postgres_sql(text: str) -> str:
-    """Return Redshift's SQL text with what PostgreSQL cannot read in its words.
-
-    CREATE EXTERNAL SCHEMA becomes a block that makes a schema for the mirror to fill; PASSWORD DISABLE of a user,
-    also within a procedure that creates one, PASSWORD NULL. CREATE TABLE loses DISTSTYLE, DISTKEY and SORTKEY: there
-    is one node, and PostgreSQL sorts nothing.
-    """
-    if _DEFINES_USER.search(text):
-        text = _NO_PASSWORD.sub("PASSWORD NULL", text)
-    text = _CREATES_TABLE.sub(lambda table: _TABLE_ATTRIBUTE.sub(lambda found: found["kept"] or "", table[0]), text)
-    return _EXTERNAL_SCHEMA.sub(_mirrored, text)
-
-
-def _mirrored(statement: re.Match[str]) -> str:
-    """Return the block for a CREATE EXTERNAL SCHEMA; the statement itself when its names are unusable."""
-    written = statement["schema"]
-    name = written[1:-1].replace('""', '"') if written.startswith('"') else written.lower()
-    database = statement["database"][1:-1].replace("''", "'")
-    try:
-        block = _MIRRORED_SCHEMA.format(
-            name=sql.literal(name),
-            schema=sql.identifier(name),
-            database=sql.literal(database),
-            strict="false" if statement["lenient"] else "true",
-        )
-    except ConfigurationError:
-        return statement[0]
-    return f"{statement['start']}DO {sql.literal(block)}"
-
-
-class Statements:
-    """Rewrites the statements in what a client sends after its start-up packet; everything else passes unchanged."""
-
-    def __init__(self, on_external_schema: Callable[[], None] = lambda: None) -> None:
-        self._on_external_schema = on_external_schema
-        self._held = b""
-        self._passing = 0
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Return what to send on; an unfinished statement is held back until its rest comes."""
-        data, self._held = self._held + chunk, b""
-        ready, position = [], 0
-        while position < len(data):
-            if not self._passing and len(data) - position < 5:
-                break
-            if not self._passing:
-                length = struct.unpack_from("!i", data, position + 1)[0]
-                is_statement = data[position : position + 1] in (b"Q", b"P") and 4 <= length <= _MAX_STATEMENT_BYTES
-                end = position + 1 + length
-                if is_statement and len(data) < end:
-                    break
-                if is_statement:
-                    ready.append(self._rewritten(data[position:end]))
-                    position = end
-                    continue
-                # No protocol at all is PostgreSQL's to refuse.
-                self._passing = 1 + length if length >= 4 else len(data)
-            ready.append(data[position : position + self._passing])
-            position += len(ready[-1])
-            self._passing -= len(ready[-1])
-        self._held = data[position:]
-        return b"".join(ready)
-
-    def rest(self) -> bytes:
-        """Return what is still held back at the end of the connection."""
-        return self._held
-
-    def _rewritten(self, statement: bytes) -> bytes:
-        """Return a Query or Parse message with its text rewritten."""
-        if not _REWRITTEN.search(statement):
-            return statement
-        kind, fields = statement[:1], statement[5:].split(b"\x00")
-        # Parse: a name before the text.
-        at = 0 if kind == b"Q" else 1
-        if len(fields) <= at + 1:
-            return statement
-        before = fields[at].decode("utf-8", "surrogateescape")
-        after = postgres_sql(before)
-        if _EXTERNAL_SCHEMA.search(before):
-            self._on_external_schema()
-        fields[at] = after.encode("utf-8", "surrogateescape")
-        return message(kind, b"\x00".join(fields))
-
-
-def message(kind: bytes, body: bytes) -> bytes:
-    """Return a protocol message: its kind, its length, its body."""
-    return kind + struct.pack("!i", len(body) + 4) + body
+    """Return Redshift's SQL text in PostgreSQL's words, strict unless the environment says not."""
+    strict = os.environ.get(STRICT_VARIABLE, "on").lower() not in ("0", "off", "false", "no")
+    return dialect.translate(text, strict=strict)
 
 
 def fatal(code: str, text: str) -> bytes:
@@ -250,19 +126,26 @@ def fatal(code: str, text: str) -> bytes:
 
 
 class Gateway:
-    """Relays connections to the PostgreSQL socket `upstream`.
+    """Relays connections to the PostgreSQL socket `upstream`; `warehouse` has the external tables of its databases."""
 
-    `before_login` is awaited once per new connection, before PostgreSQL sees it; what it raises is logged and
-    the connection goes on.
-    """
-
-    def __init__(self, upstream: Path, before_login: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        upstream: Path,
+        warehouse: Warehouse,
+        *,
+        tls: ssl.SSLContext | None = None,
+        require_tls: bool = False,
+        expired: Callable[[str], bool] = lambda _user: False,
+    ) -> None:
         self._upstream = upstream
-        self.before_login = before_login
+        self._tls = tls
+        self._require_tls = require_tls
+        self._expired = expired
+        self._warehouse = warehouse
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
-        self.external_schemas_changed = False
-        """Set when a client sent CREATE EXTERNAL SCHEMA; whoever acts on it clears it."""
+        # By what a cancel request names.
+        self._sessions: weakref.WeakValueDictionary[bytes, Session] = weakref.WeakValueDictionary()
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections on the bound socket `listener`."""
@@ -299,31 +182,35 @@ class Gateway:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection from its first packet to its end."""
         async with asyncio.timeout(_STARTUP_SECONDS):
-            protocol, body = await _first_packet(reader, writer)
+            protocol, body = await _first_packet(reader, writer, self._tls)
         if protocol == _CANCEL_REQUEST:
             await self._cancel(body)
             return
         parameters = postgres_parameters(parse_startup(body))
+        if self._require_tls and writer.get_extra_info("ssl_object") is None:
+            raise ProtocolError(sign_in.without_tls(writer.get_extra_info("peername"), parameters), sign_in.REFUSED)
         if parameters.get("user") in RESERVED_USERS:
-            raise ProtocolError(f'password authentication failed for user "{parameters["user"]}"', "28P01")
-        await self._prepare()
+            raise ProtocolError(f'password authentication failed for user "{parameters["user"]}"', sign_in.REFUSED)
         upstream_reader, upstream_writer = await self._connect()
         try:
             upstream_writer.write(build_startup(protocol, parameters))
-            await _both_ways(reader, writer, upstream_reader, upstream_writer, Statements(self._note_external_schema))
+            refuse = functools.partial(sign_in.refused, user=parameters.get("user", ""), expired=self._expired)
+            if not await sign_in.relay((reader, writer), (upstream_reader, upstream_writer), refuse):
+                return
+            user = parameters.get("user", "")
+            database = self._warehouse.database(parameters.get("database") or user)
+            session = Session(
+                (reader, writer),
+                (upstream_reader, upstream_writer),
+                Director(database, postgres_sql),
+                user=user,
+                rewrite_status=rewrite_status,
+                on_key=self._sessions.__setitem__,
+                on_break=self._cancel,
+            )
+            await session.run()
         finally:
             await _closed(upstream_writer)
-
-    def _note_external_schema(self) -> None:
-        self.external_schemas_changed = True
-
-    async def _prepare(self) -> None:
-        if self.before_login is None:
-            return
-        try:
-            await self.before_login()
-        except Exception:
-            LOG.exception("preparing a connection failed; it goes on with the state there is")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
@@ -336,6 +223,9 @@ class Gateway:
 
     async def _cancel(self, body: bytes) -> None:
         """Forward a cancel request; PostgreSQL closes without an answer, and so do we."""
+        session = self._sessions.get(body)
+        if session is not None:
+            session.cancel()
         reader, writer = await self._connect()
         try:
             writer.write(struct.pack("!ii", len(body) + 8, _CANCEL_REQUEST) + body)
@@ -345,8 +235,13 @@ class Gateway:
             await _closed(writer)
 
 
-async def _first_packet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, bytes]:
-    """Return protocol number and body of the packet that starts a connection, after declining encryption."""
+async def _first_packet(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tls: ssl.SSLContext | None
+) -> tuple[int, bytes]:
+    """Return protocol number and body of the packet that starts a connection, after answering requests for encryption.
+
+    TLS is taken up where there is a certificate, GSSAPI always declined.
+    """
     declined: set[int] = set()
     while True:
         length, code = struct.unpack("!ii", await reader.readexactly(8))
@@ -355,64 +250,16 @@ async def _first_packet(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
         body = await reader.readexactly(length - 8)
         if code in (_SSL_REQUEST, _GSSENC_REQUEST) and code not in declined:
             declined.add(code)
-            writer.write(b"N")
+            encrypted = code == _SSL_REQUEST and tls is not None
+            writer.write(b"S" if encrypted else b"N")
             await writer.drain()
+            if encrypted:
+                assert tls is not None  # noqa: S101 - for the type checker
+                await writer.start_tls(tls)
         elif code == _CANCEL_REQUEST or code >> 16 == _PROTOCOL_MAJOR:
             return code, body
         else:
             raise ProtocolError(f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}", "0A000")
-
-
-async def _both_ways(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    upstream_reader: asyncio.StreamReader,
-    upstream_writer: asyncio.StreamWriter,
-    statements: Statements,
-) -> None:
-    """Relay until PostgreSQL ends the connection, which it does when the client has.
-
-    Both directions run from the first moment: the password travels before the greeting is over.
-    """
-    upward = asyncio.create_task(_copy(reader, upstream_writer, statements))
-    try:
-        if await _greeting(upstream_reader, writer):
-            await _copy(upstream_reader, writer)
-    finally:
-        upward.cancel()
-        await asyncio.gather(upward, return_exceptions=True)
-
-
-async def _greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Relay PostgreSQL's messages up to the first ReadyForQuery; return False when it hung up before."""
-    while True:
-        try:
-            header = await reader.readexactly(5)
-        except asyncio.IncompleteReadError:
-            return False
-        kind, length = header[:1], struct.unpack("!i", header[1:])[0]
-        if not 4 <= length <= _MAX_GREETING_MESSAGE_BYTES:
-            raise ProtocolError("the local Redshift's PostgreSQL answers in another protocol")
-        body = await reader.readexactly(length - 4)
-        writer.write(message(kind, rewrite_status(body) if kind == b"S" else body))
-        await writer.drain()
-        if kind == b"Z":
-            return True
-
-
-async def _copy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, statements: Statements | None = None
-) -> None:
-    """Copy bytes until the end, no faster than the receiver takes them, and pass the end on."""
-    # A sender that broke off has ended too: PostgreSQL would keep the session of a vanished client.
-    with contextlib.suppress(OSError):
-        while chunk := await reader.read(_CHUNK):
-            writer.write(chunk if statements is None else statements.feed(chunk))
-            await writer.drain()
-        if statements is not None:
-            writer.write(statements.rest())
-    with contextlib.suppress(OSError):
-        writer.write_eof()
 
 
 async def _send_last(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -29,7 +29,8 @@ DATABASE = "analytics"
 ADMIN = "admin"
 # The superuser of our own connections over the socket. The gateway refuses its name.
 SUPERUSER = "postgres"
-_SHIMS = Path(__file__).with_name("shims.sql")
+# In this order: the catalogue of external tables has views of the same names as some shims.
+_SCRIPTS = (Path(__file__).with_name("shims.sql"), Path(__file__).parent / "spectrum" / "catalog.sql")
 
 # md5 and not SCRAM: it is what Redshift itself asks its drivers for, and all of them can answer.
 _HBA = f"""\
@@ -278,7 +279,8 @@ def create_database(postgres: Postgres, name: str) -> None:
                  locale_provider builtin builtin_locale 'C.UTF-8' locale 'C'"""
     exists = f"select from pg_database where datname = {sql.literal(name)}"
     run_sql(postgres, f"select {sql.literal(create)} where not exists ({exists}) \\gexec", database="postgres")
-    run_sql(postgres, _SHIMS.read_text(), database=name)
+    for script in _SCRIPTS:
+        run_sql(postgres, script.read_text(), database=name)
 
 
 def _initialise(postgres: Postgres, password: str, *, keep_password: bool) -> None:

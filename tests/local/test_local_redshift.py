@@ -1,4 +1,4 @@
-"""The local Redshift as a process: who gets in, what stays, how it stops, how it mirrors Glue."""
+"""The local Redshift as a process: who gets in, what stays, how it stops. External tables are in test_spectrum.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +23,6 @@ import pytest
 import redshift_connector
 
 from local.process import free_port
-from runtime.aws import Connection
 from tests.local.support import is_alive, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,13 +161,8 @@ def test_what_dbt_redshift_reads_from_the_catalogue_is_there(shared: LocalRedshi
     assert abs(now.timestamp() - time.time()) < 86400
 
 
-def test_external_schemas_exist_before_glue_has_any_table(shared: LocalRedshift) -> None:
-    rows = shared.query("select schemaname, databasename from svv_external_schemas order by 1")
-    assert rows == [
-        ["silver_ai", "silver_ai_enrichment"],
-        ["silver_companies", "silver_companies"],
-        ["silver_linkedin", "silver_linkedin"],
-    ]
+def test_without_an_emulator_there_are_no_external_schemas(shared: LocalRedshift) -> None:
+    assert shared.query("select schemaname from svv_external_schemas") == []
 
 
 def test_a_hundred_sessions_work_at_once_and_a_large_result_passes_whole(shared: LocalRedshift) -> None:
@@ -215,11 +206,11 @@ def test_a_client_that_speaks_another_protocol_gets_an_error_and_the_next_is_ser
     assert shared.query("select 1") == [[1]]
 
 
-def test_encryption_is_declined_so_that_clients_that_prefer_it_go_on_without(shared: LocalRedshift) -> None:
+def test_gssapi_is_declined_and_tls_is_taken_up_when_asked_for(shared: LocalRedshift) -> None:
     with socket.create_connection(("127.0.0.1", shared.port), timeout=10) as client:
-        for code in (80877104, 80877103):
+        for code, answer in ((80877104, b"N"), (80877103, b"S")):
             client.sendall((8).to_bytes(4, "big") + code.to_bytes(4, "big"))
-            assert client.recv(1) == b"N"
+            assert client.recv(1) == answer
 
 
 def test_duckdb_attaches_it_and_reads_a_table(shared: LocalRedshift) -> None:
@@ -302,198 +293,3 @@ def test_a_second_server_on_the_same_directory_or_port_is_refused(shared: LocalR
         assert server.process is not None
         assert server.process.wait(30) == 64
     assert shared.query("select 1") == [[1]]
-
-
-# External tables
-
-
-BUCKET = "lake"
-
-
-@dataclass
-class Lake:
-    """The emulator's Glue catalogue and lake bucket, as the tests change them."""
-
-    aws: Connection
-
-    def put_table(
-        self, database: str, name: str, columns: dict[str, str], partitions: dict[str, str] | None = None
-    ) -> None:
-        """Create the Glue table, or give it other columns."""
-        glue = self.aws.client("glue")
-        with contextlib.suppress(glue.exceptions.AlreadyExistsException):
-            glue.create_database(DatabaseInput={"Name": database})
-        described = {
-            "Name": name,
-            "TableType": "EXTERNAL_TABLE",
-            "StorageDescriptor": {
-                "Location": f"s3://{BUCKET}/silver/{database}/{name}/",
-                "Columns": [{"Name": column, "Type": kind} for column, kind in columns.items()],
-            },
-            "PartitionKeys": [{"Name": column, "Type": kind} for column, kind in (partitions or {}).items()],
-        }
-        try:
-            glue.create_table(DatabaseName=database, TableInput=described)
-        except glue.exceptions.AlreadyExistsException:
-            glue.update_table(DatabaseName=database, TableInput=described)
-
-    def drop_table(self, database: str, name: str) -> None:
-        self.aws.client("glue").delete_table(DatabaseName=database, Name=name)
-
-    def put_rows(self, key: str, query: str) -> None:
-        """Write the result of a DuckDB query as a Parquet object."""
-        s3 = self.aws.client("s3")
-        s3.create_bucket(Bucket=BUCKET)
-        with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
-            duckdb.sql(f"COPY ({query}) TO '{file.name}' (FORMAT parquet)")
-            s3.put_object(Bucket=BUCKET, Key=f"silver/{key}", Body=Path(file.name).read_bytes())
-
-
-@pytest.fixture
-def lake(aws: Connection) -> Lake:
-    """An empty lake."""
-    request = urllib.request.Request(f"{aws.endpoint_url}/_ministack/reset", method="POST")  # noqa: S310
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310 - a loopback URL of our own
-    return Lake(aws)
-
-
-@pytest.fixture
-def mirrored(lake: Lake, tmp_path: Path) -> Iterator[LocalRedshift]:
-    """A running local Redshift that mirrors the lake."""
-    server = LocalRedshift(tmp_path / "warehouse", endpoint_url=lake.aws.endpoint_url).start()
-    yield server
-    if not server.exited:
-        server.signal(signal.SIGTERM)
-
-
-def eventually(server: LocalRedshift, statement: str, rows: list[list[Any]]) -> None:
-    """Wait until the statement gives the rows: the mirror looks at the lake every two seconds at most."""
-
-    def same() -> bool:
-        try:
-            return server.query(statement) == rows
-        except redshift_connector.ProgrammingError:
-            return False  # the table is not there yet
-
-    wait_for(same, f"{rows} from {statement}\n{server.log}", 20)
-
-
-def test_external_tables_appear_follow_the_lake_and_go(lake: Lake, mirrored: LocalRedshift) -> None:
-    lake.put_table("silver_ai_enrichment", "job_enrichment", {"job_posting_id": "string", "remote_score": "double"})
-    lake.put_rows("silver_ai_enrichment/job_enrichment/1.parquet", "select 'a' as job_posting_id, 0.5 as remote_score")
-    statement = "select job_posting_id, remote_score from silver_ai.job_enrichment order by 1"
-    eventually(mirrored, statement, [["a", 0.5]])
-    assert mirrored.query("select tablename from svv_external_tables") == [["job_enrichment"]]
-
-    lake.put_rows("silver_ai_enrichment/job_enrichment/2.parquet", "select 'b' as job_posting_id")
-    eventually(mirrored, statement, [["a", 0.5], ["b", None]])
-
-    lake.put_table("silver_ai_enrichment", "job_enrichment", {"job_posting_id": "string", "model": "string"})
-    eventually(
-        mirrored,
-        "select job_posting_id, model from silver_ai.job_enrichment order by 1",
-        [["a", None], ["b", None]],
-    )
-    # Redshift lists external columns apart; dbt-redshift adds both lists.
-    external = "select columnname from svv_external_columns where schemaname = 'silver_ai' order by 1"
-    plain = "select column_name from information_schema.columns where table_schema = 'silver_ai'"
-    assert mirrored.query(external) == [["job_posting_id"], ["model"]]
-    assert mirrored.query(plain) == []
-
-    lake.drop_table("silver_ai_enrichment", "job_enrichment")
-    eventually(mirrored, "select count(*) from svv_external_tables", [[0]])
-
-
-def test_types_partitions_and_zoned_timestamps_come_through(lake: Lake, mirrored: LocalRedshift) -> None:
-    columns = {
-        "id": "bigint",
-        "pay": "decimal(12,2)",
-        "at": "timestamp",
-        "on_day": "date",
-        "ok": "boolean",
-        "tags": "array<string>",
-    }
-    lake.put_table("silver_linkedin", "typed", columns, {"country": "string"})
-    rows = (
-        "select 1 as id, 12.50::decimal(12,2) as pay, make_timestamptz(1700000000000000) as at, "
-        "date '2023-11-14' as on_day, true as ok, ['x'] as tags"
-    )
-    lake.put_rows("silver_linkedin/typed/country=AT/part.parquet", rows)
-    lake.put_rows("silver_linkedin/typed/country=AT/_hidden/part.parquet", rows)
-    eventually(
-        mirrored,
-        "select id, pay::varchar, at::varchar, on_day::varchar, ok, country from silver_linkedin.typed",
-        [[1, "12.50", "2023-11-14 22:13:20", "2023-11-14", True, "AT"]],
-    )
-    assert "column 'tags' of type 'array<string>' is skipped" in mirrored.log
-
-
-def test_a_broken_or_hostile_table_harms_no_other(lake: Lake, mirrored: LocalRedshift) -> None:
-    hostile = 'x"; drop schema gold; --'
-    lake.put_table("silver_companies", "aaa_broken", {"a": "string"})
-    s3 = lake.aws.client("s3")
-    s3.create_bucket(Bucket=BUCKET)
-    s3.put_object(Bucket=BUCKET, Key="silver/silver_companies/aaa_broken/1.parquet", Body=b"no parquet")
-    lake.put_table("silver_companies", "hostile", {hostile: "string", "ctid": "string"})
-    lake.put_table("silver_companies", "delta", {"a": "string"})
-    s3.put_object(Bucket=BUCKET, Key="silver/silver_companies/delta/_delta_log/0.json", Body=b"{}")
-    lake.put_table("silver_companies", "no_columns", {"a": "struct<b:int>"})
-    lake.put_table("silver_companies", "zz_good", {hostile: "string"})
-    lake.put_rows("silver_companies/zz_good/1.parquet", """select 'fine' as "x""; drop schema gold; --" """)
-    eventually(mirrored, "select * from silver_companies.zz_good", [["fine"]])
-    assert mirrored.query("select tablename from svv_external_tables") == [["zz_good"]]
-    assert mirrored.log.count("aaa_broken keeps its last state") == 1
-
-
-def test_a_session_that_reads_the_old_rows_does_not_stop_new_ones(lake: Lake, mirrored: LocalRedshift) -> None:
-    lake.put_table("silver_companies", "companies", {"name": "string"})
-    lake.put_rows("silver_companies/companies/1.parquet", "select 'old' as name")
-    statement = "select name from silver_companies.companies"
-    eventually(mirrored, statement, [["old"]])
-    with contextlib.closing(mirrored.connect()) as reader:
-        reader.autocommit = False
-        cursor = reader.cursor()
-        cursor.execute(statement)
-        lake.put_rows("silver_companies/companies/1.parquet", "select 'new' as name")
-        eventually(mirrored, statement, [["new"]])
-
-
-def test_who_may_use_an_external_schema_may_read_its_tables(lake: Lake, mirrored: LocalRedshift) -> None:
-    lake.put_table("silver_companies", "companies", {"name": "string"})
-    lake.put_rows("silver_companies/companies/1.parquet", "select 'a' as name")
-    mirrored.query("create user reader password 'Reader12345'")
-    eventually(mirrored, "select name from silver_companies.companies", [["a"]])
-    statement = "select name from silver_companies.companies"
-    with contextlib.closing(mirrored.connect("reader", "Reader12345")) as connection:
-        cursor = connection.cursor()
-        with pytest.raises(redshift_connector.Error, match="42501"):
-            cursor.execute(statement)
-    mirrored.query("grant usage on schema silver_companies to reader")
-    with contextlib.closing(mirrored.connect("reader", "Reader12345")) as connection:
-        connection.cursor().execute(statement)
-
-
-def test_without_the_emulator_the_last_state_is_served_and_one_line_says_so(
-    lake: Lake, mirrored: LocalRedshift
-) -> None:
-    lake.put_table("silver_companies", "companies", {"name": "string"})
-    lake.put_rows("silver_companies/companies/1.parquet", "select 'kept' as name")
-    eventually(mirrored, "select name from silver_companies.companies", [["kept"]])
-    mirrored.signal(signal.SIGTERM)
-
-    mirrored.endpoint_url = f"http://127.0.0.1:{free_port()}"
-    mirrored.start()
-    for _ in range(3):
-        assert mirrored.query("select name from silver_companies.companies") == [["kept"]]
-        time.sleep(1.1)
-    assert mirrored.log.count("external tables keep their last state") == 1
-
-
-def test_a_restart_does_not_load_again_what_has_not_changed(lake: Lake, mirrored: LocalRedshift) -> None:
-    lake.put_table("silver_companies", "companies", {"name": "string"})
-    lake.put_rows("silver_companies/companies/1.parquet", "select 'kept' as name")
-    eventually(mirrored, "select name from silver_companies.companies", [["kept"]])
-    mirrored.signal(signal.SIGTERM)
-    mirrored.start()
-    assert mirrored.query("select name from silver_companies.companies") == [["kept"]]
-    assert mirrored.log.count("loaded external table silver_companies.companies") == 1

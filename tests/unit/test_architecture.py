@@ -266,6 +266,15 @@ def test_the_programs_entry_stays_small() -> None:
 # --- tests ---
 
 
+def started_by_tests() -> set[Path]:
+    """Return the files in folders `programs` that a test beside the folder names as `"<name>.py"`, to start it."""
+    return {
+        path
+        for path in (ROOT / "tests").rglob("programs/*.py")
+        if any(f'"{path.name}"' in test.read_text() for test in path.parents[1].glob("test_*.py"))
+    }
+
+
 def imported_by_programs() -> set[Path]:
     """Return the files that a program under tests imports from beside it; a program has no suffix and a first line."""
     programs = [path for path in (ROOT / "tests").rglob("*") if path.is_file() and not path.suffix]
@@ -284,7 +293,8 @@ def test_every_file_under_tests_is_collected_or_imported(pytestconfig: pytest.Co
     for path in files:
         relative = path.relative_to(ROOT)
         collected = any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns) or path.name == "conftest.py"
-        needed = ".".join(relative.with_suffix("").parts) in used or path in imported_by_programs()
+        imported = ".".join(relative.with_suffix("").parts) in used or path in imported_by_programs()
+        needed = imported or path in started_by_tests()
         assert collected or needed, f"{relative} is neither collected nor imported"
 
 

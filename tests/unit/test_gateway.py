@@ -1,15 +1,18 @@
-"""The gateway's view of the wire protocol, and the mirror's of Glue: pure functions only."""
+"""The gateway's view of the wire protocol: pure functions, and a session between two streams that are no sockets."""
 
 from __future__ import annotations
 
+import asyncio
 import struct
-from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local.redshift import external, gateway
+from local.redshift import gateway
+from local.redshift.session import Session, Step
+from local.redshift.wire import RedshiftError, message
 
 NAMES = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=20)
 VALUES = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
@@ -102,70 +105,87 @@ def test_a_fatal_error_carries_severity_code_and_text() -> None:
     assert packet[5:] == b"SFATAL\x00VFATAL\x00C57P03\x00Mit is down\x00\x00"
 
 
-@pytest.mark.parametrize(
-    ("glue", "duckdb"),
-    [
-        ("string", "VARCHAR"),
-        (" BigInt ", "BIGINT"),
-        ("varchar(20)", "VARCHAR"),
-        ("decimal", "DECIMAL(10,0)"),
-        ("decimal(12,2)", "DECIMAL(12,2)"),
-        ("decimal(38, 10)", "DECIMAL(38,10)"),
-    ],
-)
-def test_a_glue_type_becomes_a_type_of_the_mirror(glue: str, duckdb: str) -> None:
-    assert external.duckdb_type(glue) == duckdb
+# A session between a client and PostgreSQL
 
 
-@pytest.mark.parametrize(
-    "glue", ["", "array<string>", "struct<a:int>", "decimal(39,2)", "decimal(2,5)", "int); drop table x; --"]
-)
-def test_an_unsupported_or_hostile_glue_type_is_not_mirrored(glue: str) -> None:
-    assert external.duckdb_type(glue) is None
+class Sink:
+    """A writer that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.ended = False
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    async def drain(self) -> None:
+        return
+
+    def write_eof(self) -> None:
+        self.ended = True
 
 
-@given(st.text(), st.text())
-def test_no_object_key_names_a_file_outside_the_download_directory(prefix: str, rest: str) -> None:
-    base = Path("/base")
-    path = base / external.local_name(prefix, prefix + rest, 1)
-    assert path.is_relative_to(base)
-    assert ".." not in path.parts
-    assert path.name == "000001.parquet"
+class Plain:
+    """A director to whom every text is plain, but for those with a word."""
+
+    def steps(self, text: str) -> list[Step] | None:
+        if "malformed" in text:
+            raise RedshiftError("42601", "malformed")
+        return None
+
+    async def prepare(self, text: str) -> bool:
+        if "denied" in text:
+            raise RedshiftError("XX000", "access denied")
+        return "external" in text
+
+    def rewritten(self, text: str) -> str:
+        return text.replace("redshift", "postgres")
 
 
-def test_partition_directories_of_a_key_are_kept() -> None:
-    path = external.local_name("silver/t/", "silver/t/../day=2026-01-01/x.parquet", 7)
-    assert path == Path("day=2026-01-01/000007.parquet")
+def passed(sent: bytes, size: int) -> bytes:
+    """Return what PostgreSQL gets of what a client sends in pieces of a size."""
+
+    async def relay() -> bytes:
+        client, upstream, sink = asyncio.StreamReader(), asyncio.StreamReader(), Sink()
+        session = Session(cast(Any, (client, Sink())), cast(Any, (upstream, sink)), Plain())
+        running = asyncio.create_task(session.run())
+        for start in range(0, len(sent), size):
+            client.feed_data(sent[start : start + size])
+            await asyncio.sleep(0)
+        client.feed_eof()
+        while not sink.ended:
+            await asyncio.sleep(0)
+        upstream.feed_eof()
+        await running
+        return sink.sent
+
+    return asyncio.run(relay())
 
 
-@pytest.mark.parametrize(
-    ("location", "place"),
-    [
-        ("s3://lake/silver/t", ("lake", "silver/t/")),
-        ("s3a://lake/silver/t/", ("lake", "silver/t/")),
-        ("s3://lake", ("lake", "")),
-        ("hdfs://lake/silver", None),
-        ("", None),
-    ],
-)
-def test_only_s3_locations_are_read(location: str, place: tuple[str, str] | None) -> None:
-    assert external.bucket_and_prefix(location) == place
+@given(st.lists(st.sampled_from([b"x" * 40 + b"\x00", b"\x00"]), max_size=6), st.integers(1, 30))
+@settings(max_examples=50)
+def test_messages_pass_unchanged_however_they_are_cut(bodies: list[bytes], size: int) -> None:
+    parses = [message(b"P", b"name\x00" + body + b"\x00\x00") for body in bodies]
+    sent = b"".join(message(kind, body) for body in bodies for kind in (b"Q", b"p", b"d", b"X")) + b"".join(parses)
+    assert passed(sent, size) == sent
+    assert passed(sent + b"Q\x00", size) == sent + b"Q\x00"
 
 
-def table(*objects: external.StoredObject, columns: tuple[external.ExternalColumn, ...]) -> external.ExternalTable:
-    return external.ExternalTable("silver_x", "t", "s3://lake/t/", columns, objects)
+def test_what_is_no_protocol_passes_for_postgresql_to_refuse() -> None:
+    for sent in (b"Q\x00\x00\x00\x01abc", b"Q\xff\xff\xff\xffxyz", b"Q\x7f\xff\xff\xff" + b"a" * 100):
+        assert passed(sent, 7) == sent
 
 
-def test_fingerprints_tell_new_rows_from_new_columns() -> None:
-    narrow = (external.ExternalColumn("a", "VARCHAR"),)
-    wide = (*narrow, external.ExternalColumn("b", "DATE"))
-    first, second = external.StoredObject("t/1", "e1", 10), external.StoredObject("t/2", "e2", 10)
-    before, rows, columns = (
-        table(first, columns=narrow),
-        table(first, second, columns=narrow),
-        table(first, columns=wide),
-    )
-    assert before.columns_fingerprint == rows.columns_fingerprint
-    assert before.content_fingerprint != rows.content_fingerprint
-    assert before.columns_fingerprint != columns.columns_fingerprint
-    assert table(second, first, columns=narrow).content_fingerprint == rows.content_fingerprint
+def test_a_statement_is_rewritten_in_both_protocols() -> None:
+    assert passed(message(b"Q", b"select redshift\x00"), 99) == message(b"Q", b"select postgres\x00")
+    parse = message(b"P", b"name\x00select redshift\x00\x00\x00")
+    assert passed(parse, 99) == message(b"P", b"name\x00select postgres\x00\x00\x00")
+
+
+@pytest.mark.parametrize(("text", "words"), [("denied", b"access denied"), ("malformed", b"malformed")])
+def test_what_cannot_be_prepared_becomes_a_statement_that_raises_it(text: str, words: bytes) -> None:
+    for sent in (message(b"Q", text.encode() + b"\x00"), message(b"P", b"\x00" + text.encode() + b"\x00\x00\x00")):
+        done = passed(sent, 99)
+        assert struct.unpack_from("!i", done, 1)[0] == len(done) - 1
+        assert b"DO '" in done
+        assert words in done

@@ -1,0 +1,69 @@
+"""dbt's own adapter tests on the local Redshift: those that are for Redshift pass, but for the ones named here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import redshift_connector
+
+from local.process import LOOPBACK
+from tests.clients import environment
+from tests.clients.conftest import PROGRAMS
+
+USERS = [f"dbt_test_user_{number}" for number in (1, 2, 3)]
+# The whole takes a quarter of an hour: GOLDLAKE_DBT_SUITE=all runs it.
+SAMPLE = "basic"
+# What does not pass, and why (docs/local-redshift.md).
+KNOWN = {
+    "Test_basic_IncrementalNotSchemaChange::test_incremental_not_schema_change": "CURRENT_TIMESTAMP in CREATE TABLE AS",
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Run the whole suite; return what became of each test."""
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    login = {"user": settings["REDSHIFT_USER"], "password": settings["REDSHIFT_PASSWORD"]}
+    connection = redshift_connector.connect(
+        host=LOOPBACK, port=int(settings["REDSHIFT_PORT"]), database="analytics", ssl=False, **login
+    )
+    connection.autocommit = True
+    for user in USERS:
+        connection.cursor().execute(f"create user {user} password disable")
+    connection.close()
+    variables = {f"DBT_TEST_USER_{number}": user for number, user in enumerate(USERS, 1)}
+    report = folder / "report.xml"
+    command = [str(environment.PYTHON), "-m", "pytest", "-q", "-c", str(folder / "pytest.ini")]
+    command += ["--rootdir", str(folder), "--confcutdir", str(PROGRAMS), "--import-mode=importlib"]
+    command += ["-p", "dbt.tests.fixtures.project", "-p", "no:cacheprovider", f"--junit-xml={report}"]
+    command += [str(PROGRAMS / "dbt_suite.py")]
+    command += [] if os.environ.get("GOLDLAKE_DBT_SUITE") == "all" else ["-k", SAMPLE]
+    with (folder / "output").open("w") as output:
+        subprocess.run(command, cwd=folder, env=settings | variables, stdout=output, stderr=output, check=False)
+    return read(report)
+
+
+def read(report: Path) -> dict[str, str]:
+    """Return the outcome of each test in a JUnit report."""
+    found: dict[str, str] = {}
+    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it
+        name = f"{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"
+        kinds = {child.tag for child in case}
+        worst = next((kind for kind in ("error", "failure", "skipped") if kind in kinds), "passed")
+        found[name] = worst if found.get(name, "passed") == "passed" else found[name]
+    return found
+
+
+def test_dbts_own_tests_pass_but_for_the_known_ones(outcomes: dict[str, str]) -> None:
+    failed = {name for name, outcome in outcomes.items() if outcome in ("error", "failure")}
+    assert failed <= KNOWN.keys()
+
+
+def test_nine_of_ten_of_dbts_tests_pass(outcomes: dict[str, str]) -> None:
+    passed = [name for name, outcome in outcomes.items() if outcome == "passed"]
+    assert len(passed) >= 0.9 * len(outcomes)
