@@ -27,12 +27,12 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return `text` as a quoted SQL literal (a quote inside is doubled, a backslash is an ordinary character).
+    """Return `text` as a quoted SQL literal: a quote inside is doubled.
 
-    Raises ConfigurationError for a NUL character.
+    Raises ConfigurationError for a NUL character, and for a backslash, which Redshift takes as an escape.
     """
-    if "\x00" in text:
-        raise ConfigurationError("a SQL text literal cannot hold a NUL character")
+    if "\x00" in text or "\\" in text:
+        raise ConfigurationError("a SQL text literal cannot hold a NUL character or a backslash")
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -30,8 +30,9 @@ def literal(text: str) -> str:
     """Return `text` as a quoted SQL string literal.
 
     Meant for places where a statement takes no bind parameters (ATTACH, COPY, SET). A backslash is
-    an ordinary character: PostgreSQL and Redshift have standard_conforming_strings on, and DuckDB and
-    Trino know no other way. Raises ConfigurationError for a NUL character.
+    an ordinary character, as PostgreSQL (standard_conforming_strings), DuckDB and Trino have it. Redshift
+    takes it as an escape: who writes for Redshift refuses texts with one, as runtime.export.unload does.
+    Raises ConfigurationError for a NUL character.
     """
     if "\x00" in text:
         raise ConfigurationError("a SQL text literal cannot hold a NUL character")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|--[^\n]*|/\*.*?\*/)
-       |(?P<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*')
+       |(?P<string>[eE]?'(?:[^'\\]|\\.|'')*')
        |(?P<quoted>"(?:[^"]|"")*")
        |(?P<dollar>\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
        |(?P<word>[^\W\d][\w$]*)
@@ -20,6 +20,10 @@ _TOKEN = re.compile(
        |(?P<sign>.)""",
     re.DOTALL | re.VERBOSE,
 )
+
+# Of other characters a backslash stays: it means something to COPY's own options, such as NULL AS '\\N'.
+_ESCAPES = {"''": "'", "\\'": "'", "\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
+_ESCAPED = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,10 @@ class Token:
 
     @property
     def value(self) -> str | None:
-        """The text of a literal, None for what is none. A backslash is an ordinary character."""
-        return self.text[1:-1].replace("''", "'") if self.kind == "string" and self.text.startswith("'") else None
+        """The text of a literal, None for what is none. A backslash escapes, as in PostgreSQL 8.0."""
+        if self.kind != "string" or not self.text.startswith("'"):
+            return None
+        return _ESCAPED.sub(lambda found: _ESCAPES[found[0]], self.text[1:-1])
 
 
 def tokens(text: str) -> list[Token]:

@@ -137,3 +137,9 @@ def test_a_numeric_of_more_digits_than_redshift_has_is_refused() -> None:
 
     with pytest.raises(RedshiftError, match="38 digits"):
         unload._column(Field("n", 1700, (39 << 16) + 4))
+
+
+def test_a_backslash_in_a_text_escapes_what_ends_it() -> None:
+    text = r"unload ('select \'a\' || ''b\\d''') to 's3://x\\y' null as '\N'"
+    values = [token.value for token in statements.tokens(text) if token.value is not None]
+    assert values == [r"select 'a' || 'b\d'", r"s3://x\y", r"\N"]

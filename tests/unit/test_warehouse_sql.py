@@ -14,7 +14,8 @@ from runtime import rotation
 from runtime import sql as runtime_sql
 from runtime.errors import ConfigurationError
 
-TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+# A backslash is refused: Redshift takes it as an escape.
+TEXTS = st.text(st.characters(exclude_characters="\x00\\", exclude_categories=["Cs"]))
 NAMES = TEXTS.filter(lambda text: 0 < len(text.encode()) <= sql.MAX_IDENTIFIER_BYTES)
 BUILDER, READER = "IAMR:goldlake-dbt-runner", "IAMR:goldlake-export"
 LOGIN = "goldlake_dbt"
@@ -85,6 +86,11 @@ def test_no_name_and_no_text_breaks_out_of_an_external_schema(
     assert outside(statement) == (
         "CREATE EXTERNAL SCHEMA IF NOT EXISTS ? FROM DATA CATALOG DATABASE ? REGION ? IAM_ROLE ?"
     )
+
+
+def test_a_text_with_a_backslash_is_refused_since_redshift_takes_it_as_an_escape() -> None:
+    with pytest.raises(ConfigurationError, match="backslash"):
+        sql.external_schema("s", "\\", "; drop schema gold; --", "eu-west-1")
 
 
 def test_the_gold_schema_is_created_once() -> None:
