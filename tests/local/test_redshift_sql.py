@@ -324,10 +324,12 @@ def test_the_drivers_own_catalogue_calls_work(run: Any, session: Any) -> None:
 
 @pytest.mark.parametrize(
     "view",
-    words("""svv_tables svv_columns svv_all_tables svv_all_columns svv_all_schemas svv_redshift_databases
+    sorted(
+        words("""svv_tables svv_columns svv_all_tables svv_all_columns svv_all_schemas svv_redshift_databases
     svv_redshift_schemas svv_redshift_tables svv_redshift_columns svv_redshift_functions svv_table_info
     svv_external_schemas svv_external_tables svv_external_columns pg_table_def stv_recents stv_inflight
-    sys_query_history svv_relation_privileges svv_mv_info"""),
+    sys_query_history svv_relation_privileges svv_mv_info""")
+    ),
 )
 def test_a_catalogue_view_can_be_read(run: Any, view: str) -> None:
     run(f"select * from {view}")  # noqa: S608 - one of the names above
