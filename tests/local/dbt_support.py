@@ -22,6 +22,7 @@ from typing import Any
 
 import redshift_connector
 
+from local.redshift.gateway import STRICT_VARIABLE
 from runtime import sql
 from runtime.silver import SILVER_TABLES
 from tests.local.support import REPOSITORY
@@ -40,7 +41,8 @@ MARTS = (
     "dim_skill",
     "fact_job_posting",
 )
-_TYPES = {"string": "varchar", "double": "double precision"}
+# As Spectrum shows a string.
+_TYPES = {"string": "varchar(65535)", "double": "double precision"}
 
 
 def silver_ddl() -> list[str]:
@@ -177,12 +179,15 @@ def running_dbt(work: Path, **environment: str) -> Iterator[Dbt]:
 
 
 @contextlib.contextmanager
-def running_warehouse(work: Path) -> Iterator[Warehouse]:
-    """Start a local Redshift for dbt runs that write to `work`, and stop it in the end."""
+def running_warehouse(work: Path, *, strict: bool = True) -> Iterator[Warehouse]:
+    """Start a local Redshift for dbt runs that write to `work`, and stop it in the end.
+
+    Not strict, it takes COPY … FROM STDIN, by which DuckDB fills tables, as Redshift does not.
+    """
     # Not in pytest's folder: another pytest closes that to PostgreSQL's own user whenever it starts.
     with (
         tempfile.TemporaryDirectory(prefix="goldlake-dbt-") as data,
-        _redshift(work, Path(data)) as port,
+        _redshift(work, Path(data), strict=strict) as port,
         running_dbt(
             work,
             REDSHIFT_HOST="127.0.0.1",
@@ -196,7 +201,7 @@ def running_warehouse(work: Path) -> Iterator[Warehouse]:
 
 
 @contextlib.contextmanager
-def _redshift(work: Path, data: Path) -> Iterator[int]:
+def _redshift(work: Path, data: Path, *, strict: bool) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -205,7 +210,7 @@ def _redshift(work: Path, data: Path) -> Iterator[int]:
         process = subprocess.Popen(
             [sys.executable, "-m", "local.redshift", "--data", str(data), "--port", str(port)],
             cwd=REPOSITORY,
-            env=os.environ | {"GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": PASSWORD},
+            env=os.environ | {"GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": PASSWORD, STRICT_VARIABLE: "on" if strict else "off"},
             stdout=output,
             stderr=output,
         )
