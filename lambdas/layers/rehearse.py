@@ -156,6 +156,8 @@ def rehearse(
         cwd=stage.root / FUNCTIONS,
         capture_output=True,
         text=True,
+        # Threads write, and one may cut into another's character.
+        errors="replace",
         check=False,
         preexec_fn=bound_by_modes,
     )
