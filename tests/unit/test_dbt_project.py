@@ -136,7 +136,7 @@ def test_the_local_warehouse_reads_tables_with_keys(redshift: str, postgres: str
     made = postgres_sql(redshift)
     assert not re.search(r"diststyle|distkey|sortkey", made.partition(";")[0])
     assert made.partition(";")[2] == redshift.partition(";")[2]
-    assert postgres is None or made == postgres
+    assert postgres is None or made.split() == postgres.split()
 
 
 @pytest.mark.parametrize(
