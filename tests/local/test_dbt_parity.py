@@ -96,7 +96,7 @@ SKILLS = (
     json.dumps([{"name": name, "category": name} for name in SPELLINGS], ensure_ascii=False),
     json.dumps([{"name": name, "category": name} for name in AWKWARD]),
     json.dumps([{"name": "Long " + "x" * 500}, {"name": "🚀" * 300}]),
-    # Nearly as long as a column of Spectrum may be, deeper than anything, and a name that ends quotes in SQL, JSON and Jinja.
+    # Nearly as long as a column of Spectrum may be, deeper than anything, and a name that ends quotes in SQL and Jinja.
     *(json.dumps([{"name": "Huge " + "x" * 60_000}]), "[" * 200 + "]" * 200),
     json.dumps([{"name": "O'Brien\"; -- {{ x }} \\' || chr(39)", "category": "a'b\\"}]),
     *(
