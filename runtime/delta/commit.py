@@ -131,7 +131,7 @@ def commit(
     change: Change,
     *,
     written_at_ms: int,
-    attempts: int = 10,
+    attempts: int = 100,
     say: Callable[[str], None] | None = None,
 ) -> Committed:
     """Carry the change out in one commit, and return it as read back from the log.

@@ -250,12 +250,13 @@ def test_missing_silver_tables_skip_the_run_and_dbt_is_not_started(laptop: Lapto
 
 def test_a_dbt_model_that_fails_ends_the_run_with_its_name_and_the_next_run_works(ready: Laptop) -> None:
     versions = {table: ready.delta(table).version() for table in GOLD_TABLES}
-    # A company dimension that cannot be replaced by a table, since something else of that name is in the way.
-    ready.sql("drop table gold.dim_company cascade", "create type gold.dim_company as (wrong integer)")
+    # A company dimension that dbt cannot replace, since it is somebody else's.
+    ((owner,),) = ready.sql("select tableowner from pg_tables where schemaname = 'gold' and tablename = 'dim_company'")
+    ready.sql("create user stranger password disable", "alter table gold.dim_company owner to stranger")
     try:
         report = ready.run(code=1)
     finally:
-        ready.sql("drop type if exists gold.dim_company")
+        ready.sql(f'alter table gold.dim_company owner to "{owner}"', "drop user stranger")
     assert report["outcome"] == "failed"
     assert "model.gold_layer.dim_company" in report["message"]
     assert [step["step"] for step in report["steps"]] == ["check", "build"]
