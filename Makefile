@@ -64,10 +64,7 @@ unit: setup ## The tests that start no process
 .PHONY: docs
 docs: setup ## Make the generated parts of the docs anew
 	$(BIN)/python -m stacks.documentation
-	$(BIN)/python -m local.policy_documentation
-	$(BIN)/python -m local.cost.documentation
 	$(BIN)/python -m local.documentation
-	$(BIN)/python -m local.privileges.documentation
 
 .PHONY: format
 format: setup ## Format the code and mend what can be mended

@@ -1,13 +1,17 @@
-"""The diagrams between markers of README.md and docs/architecture.md: `python -m local.documentation`."""
+"""The generated parts of README.md and of the pages in docs: `python -m local.documentation`, in `make docs`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from local.cost.documentation import filled
+from local import policy_documentation
+from local.cost import documentation as cost_documentation
 from local.graph import graph_of, mermaid
+from local.pages import filled
 from local.preview.snapshot import snapshot_of
+from local.privileges import documentation as privileges_documentation
 from local.recording import record_stack
+from local.redshift.dialect import constructs
 
 ROOT = Path(__file__).parents[1]
 STACK = "dev"
@@ -21,16 +25,24 @@ def diagram(root: Path = ROOT) -> str:
     return f"```mermaid\n{mermaid(graph_of(snapshot, STACK, 'unit'))}\n```"
 
 
-def pages(root: Path = ROOT) -> dict[Path, str]:
-    """Return each page as it should be. Raises LookupError for one that lost its markers."""
+def texts(root: Path = ROOT) -> dict[str, dict[str, str]]:
+    """Return what stands between the markers of the pages with a diagram: page -> marker -> text."""
     text = diagram(root)
-    return {root / page: filled((root / page).read_text(), {MARKER: text}) for page in PAGES}
+    return {page: {MARKER: text} for page in PAGES}
 
 
 def main(root: Path = ROOT) -> None:
-    """Write the pages."""
-    for path, text in pages(root).items():
-        path.write_text(text)
+    """Write all pages. Raises LookupError for one that lost a marker."""
+    for part in (texts, cost_documentation.texts, privileges_documentation.texts):
+        _write(root, part(root))
+    for pages in (policy_documentation.texts(), constructs.texts()):
+        _write(root, pages)
+
+
+def _write(root: Path, pages: dict[str, dict[str, str]]) -> None:
+    for page, parts in pages.items():
+        path = root / page
+        path.write_text(filled(path.read_text(), parts))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from local.cost.estimate import Charge, Estimate
 from local.cost.prices import BASE_REGION, Price, table
 from local.cost.stack import StackCost
 from local.cost.usage import Range
+from local.pages import markdown_table
 from stacks.settings import USAGE
 
 SCHEMA = "goldlake.cost/1"
@@ -204,12 +205,6 @@ def to_dict(cost: StackCost) -> dict[str, Any]:
 
 def _rounded(ends: Range) -> dict[str, float]:
     return {"low": round(ends.low, 4), "high": round(ends.high, 4)}
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def markdown(cost: StackCost) -> str:

@@ -1,29 +1,28 @@
-"""The generated parts of docs/security.md: `python -m local.privileges.documentation`."""
+"""The generated parts of docs/security.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from local.cost.documentation import filled
-from local.cost.report import markdown_table
+from local.pages import markdown_table
 from local.privileges.prove import Proof, Right, prove, read_reasons
 from local.privileges.recording import OPERATOR, Call, read
 from local.privileges.stack import Stack, stack_of
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "security.md"
+PAGE = "docs/security.md"
 STACKS = ("dev", "prod.example")
 _SEEN = "recorded"
 
 
-def texts(root: Path = ROOT) -> dict[Path, dict[str, str]]:
-    """Return what stands between the markers of the page: file -> marker -> text."""
+def texts(root: Path = ROOT) -> dict[str, dict[str, str]]:
+    """Return what stands between the markers of the page: page -> marker -> text."""
     stacks = [stack_of(root, name) for name in STACKS]
     calls, reasons = list(read()), read_reasons()
     proofs = [prove(stack, calls, reasons) for stack in stacks]
     return {
-        root / PAGE.relative_to(ROOT): {
+        PAGE: {
             "roles": _roles(stacks),
             "operator": _operator(calls),
             "privileges": _privileges(proofs),
@@ -93,13 +92,3 @@ def _reasons(proofs: Sequence[Proof]) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, code: Sequence[int] = ()) -> str:
     marked = [[f"`{cell}`" if index in code and cell else cell for index, cell in enumerate(row)] for row in rows]
     return markdown_table(columns, marked)
-
-
-def main(root: Path = ROOT) -> None:
-    """Write the page."""
-    for path, parts in texts(root).items():
-        path.write_text(filled(path.read_text(), parts))
-
-
-if __name__ == "__main__":
-    main()

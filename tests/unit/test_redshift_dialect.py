@@ -9,13 +9,14 @@ import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local.pages import filled
 from local.redshift.dialect import translate
-from local.redshift.dialect.constructs import ACCEPTED, NOT_EMULATED, SUPPORTED, markdown
+from local.redshift.dialect.constructs import ACCEPTED, NOT_EMULATED, SUPPORTED, texts
 from local.redshift.dialect.lexer import LexError, tokens
 from local.redshift.dialect.strictness import RULES, Rule
 from local.redshift.dialect.words import words
 
-PAGE = Path(__file__).parents[2] / "docs" / "local-redshift-sql.md"
+ROOT = Path(__file__).parents[2]
 # Words that call for a change wherever they stand in a statement, so that a test of "nothing changes" would see one.
 TEMPTING = "nvl(a) getdate sysdate dateadd(day, 1, x) distkey sortkey #temp ON CONFLICT serial top 3 qualify minus"
 
@@ -181,8 +182,6 @@ def test_names_in_the_tables_of_the_page_are_unique() -> None:
 
 
 def test_the_page_holds_the_tables_as_the_code_has_them() -> None:
-    begin, end = "<!-- generated -->\n", "<!-- end of generated -->"
-    text = PAGE.read_text()
-    assert text[text.index(begin) + len(begin) : text.index(end)] == markdown(), (
-        "write it anew: .venv/bin/python -m local.redshift.dialect.constructs"
-    )
+    for name, parts in texts().items():
+        page = (ROOT / name).read_text()
+        assert filled(page, parts) == page, "run `make docs`"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from local.pages import markdown_table
 from local.redshift.dialect.strictness import RULES
+
+PAGE = "docs/local-redshift-sql.md"
 
 
 @dataclass(frozen=True)
@@ -105,37 +107,21 @@ NOT_EMULATED = (
 )  # fmt: skip
 
 
-def markdown() -> str:
-    """Return the generated tables of docs/local-redshift-sql.md."""
-    return "\n".join([
-        *_table("Supported", ("What", "Example", "Here"), [(c.name, c.example, c.becomes) for c in SUPPORTED]),
-        *_table("Accepted and ignored", ("What", "Example", "Here"),
-                [(c.name, c.example, c.becomes) for c in ACCEPTED]),
-        *_table("Refused in strict mode", ("What", "Example", "Why", "Page"),
-                [(r.name, r.example, r.reason, r.source) for r in RULES]),
-        *_table("Not emulated", ("What", "Example"), [(c.name, c.example) for c in NOT_EMULATED]),
-    ])  # fmt: skip
+def texts() -> dict[str, dict[str, str]]:
+    """Return what stands between the markers of the page: page -> marker -> text."""
+    return {PAGE: {
+        "supported": _table(("What", "Example", "Here"), [(c.name, c.example, c.becomes) for c in SUPPORTED]),
+        "accepted": _table(("What", "Example", "Here"), [(c.name, c.example, c.becomes) for c in ACCEPTED]),
+        "refused": _table(("What", "Example", "Why", "Page"),
+                          [(r.name, r.example, r.reason, _link(r.source)) for r in RULES]),
+        "not-emulated": _table(("What", "Example"), [(c.name, c.example) for c in NOT_EMULATED]),
+    }}  # fmt: skip
 
 
-def _table(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """Return the lines of one table; the second column is code, the fourth a page of AWS's guide."""
-
-    def cell(index: int, text: str) -> str:
-        escaped = text.replace("|", "\\|")
-        link = f"[{text}](https://docs.aws.amazon.com/redshift/latest/dg/{text}.html)"
-        return {1: f"`{escaped}`", 3: link}.get(index, escaped)
-
-    lines = [f"## {title}", "", f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    lines += [f"| {' | '.join(cell(index, text) for index, text in enumerate(row))} |" for row in rows]
-    return [*lines, ""]
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in markdown whose second column is code."""
+    return markdown_table(columns, [(name, f"`{example}`", *rest) for name, example, *rest in rows])
 
 
-def write(page: Path) -> None:
-    """Put the tables into the page, between its two marks."""
-    begin, end = "<!-- generated -->\n", "<!-- end of generated -->"
-    text = page.read_text()
-    page.write_text(text[: text.index(begin) + len(begin)] + markdown() + text[text.index(end) :])
-
-
-if __name__ == "__main__":
-    write(Path(__file__).parents[3] / "docs" / "local-redshift-sql.md")
+def _link(page: str) -> str:
+    return f"[{page}](https://docs.aws.amazon.com/redshift/latest/dg/{page}.html)"
