@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
@@ -199,7 +200,7 @@ def main(rounds: int) -> None:
                     measured[f"debug, handler, warm, {kind}"].append(warm["seconds"])
                     for part, seconds in phases(cold).items() if kind == "bytecode" else ():
                         parts[part].append(seconds)
-                    taken = seconds_of(lambda stage=stage: as_subprocess(stage, environment))  # type: ignore[misc]
+                    taken = seconds_of(functools.partial(as_subprocess, stage, environment))
                     measured[f"debug, subprocess, {kind}"].append(taken)
                 for taking, label in (("true", "layer's parse"), ("false", "parses anew")):
                     given = {**environment, "DBT_PARTIAL_PARSE": taking}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli import CONTEXT, say, show_json, show_table
+from local.pages import markdown_table
+from runtime.cli import CONTEXT, report_option, say, show_json, show_table
 
 if TYPE_CHECKING:
     from local.policy import PolicyReport
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 @click.option("--stack", default="dev", show_default=True, help="The stack, deployed or not.")
 @click.option("--rule", "ids", multiple=True, metavar="ID", help="Only this rule; may be given again.")
 @click.option("--list", "listed", is_flag=True, help="List the rules, and check nothing.")
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="Form of the result.",
-)
+@report_option
 def policy(stack: str, ids: tuple[str, ...], listed: bool, output: str) -> int:
     """Check what a stack registers against the rules of policies/.
 
@@ -58,7 +52,7 @@ def _list(output: str, rules: list[tuple[str, ...]]) -> None:
         found = [dict(zip(columns, rule, strict=True)) for rule in rules]
         show_json({"schema": "goldlake.policy/1", "rules": found})
     elif output == "markdown":
-        click.echo("\n".join(_table(columns, rules)))
+        click.echo(markdown_table(columns, rules))
     else:
         show_table(columns, rules)
 
@@ -92,12 +86,5 @@ def markdown(report: PolicyReport) -> str:
         rows = [
             (f.severity, f"`{f.rule}`", f"`{f.resource}`", f"{f.message}. {f.remediation}") for f in report.violations
         ]
-        lines += ["", *_table(("severity", "rule", "resource", "what is wrong, and what to do"), rows)]
+        lines += ["", markdown_table(("severity", "rule", "resource", "what is wrong, and what to do"), rows)]
     return "\n".join(lines)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"

@@ -173,13 +173,17 @@ def _cell(value: object) -> str:
 
 def output_option(function: _Function) -> _Function:
     """Add --output text|json, as the argument `output`."""
-    return click.option(
-        "--output",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="Form of the result.",
-    )(function)
+    forms = click.Choice(["text", "json"])
+    option = click.option("--output", type=forms, default="text", show_default=True, help="Form of the result.")
+    return option(function)
+
+
+def report_option(function: _Function) -> _Function:
+    """Add --output text|json|markdown, also as --format, as the argument `output`; markdown is for a comment."""
+    forms = click.Choice(["text", "json", "markdown"])
+    words = "Form of the result; markdown is for the comment of a pull request."
+    option = click.option("--format", "--output", "output", type=forms, default="text", show_default=True, help=words)
+    return option(function)
 
 
 def aws_options(function: _Function) -> _Function:
@@ -193,7 +197,7 @@ def aws_options(function: _Function) -> _Function:
     for option in (
         click.option("--profile", help="AWS profile."),
         click.option("--region", help="AWS region."),
-        click.option("--endpoint-url", help="AWS endpoint; the stack's own by default."),
+        click.option("--endpoint-url", help="AWS endpoint; by default that of the stack, or of the environment."),
     ):
         command = option(command)
     return command  # type: ignore[return-value] # wraps() keeps the signature, and no type checker sees that

@@ -274,7 +274,7 @@ def _message(job: Job, outcome: str, nodes: list[results.Result], found: engine.
         # What `--deadline` says, or the function's limit without the reserve.
         when = f"stopped at its deadline of {round(max(job.remaining_seconds - RESERVE_SECONDS, 0), 1):g} s"
         if outcome != DEADLINE:
-            return f"{done} failed: {when}, before dbt had chosen its nodes: a retry would find nothing to go on with"
+            return f"{done} failed: {when}, before dbt had chosen its nodes: it needs more time than that"
         more = f"; {len(failed)} failed" if failed else ""
         return f"{done}: {when}, {len(remaining)} nodes remain, first {remaining[0]}{more}; retry goes on with them"
     if failed:

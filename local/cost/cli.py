@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runtime.cli import CONTEXT, show_json, show_table
+from runtime.cli import CONTEXT, report_option, show_json, show_table
 
 if TYPE_CHECKING:
     from local.cost.stack import StackCost
@@ -23,16 +23,8 @@ if TYPE_CHECKING:
 )
 @click.option("--hours-per-day", type=float, help="The same as hours a day at the base capacity.")
 @click.option("--explain", is_flag=True, help="Show every charge with its units and its price.")
-@click.option(
-    "--format",
-    "--output",
-    "form",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="Form of the result.",
-)
-def cost(stack: str, rpu_hours: float | None, hours_per_day: float | None, explain: bool, form: str) -> None:
+@report_option
+def cost(stack: str, rpu_hours: float | None, hours_per_day: float | None, explain: bool, output: str) -> None:
     """Estimate what a stack costs a month, and what would lower it.
 
     Read from what the program registers, the setting usage and a table of prices (docs/cost.md), without an account
@@ -48,9 +40,9 @@ def cost(stack: str, rpu_hours: float | None, hours_per_day: float | None, expla
     from local.cost.stack import cost_of
 
     found = cost_of(Path.cwd(), stack, rpu_hours_per_day=rpu_hours, hours_per_day=hours_per_day)
-    if form == "json":
+    if output == "json":
         show_json(report.to_dict(found))
-    elif form == "markdown":
+    elif output == "markdown":
         click.echo(report.markdown(found))
     else:
         _show(found, explain=explain)

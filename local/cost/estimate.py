@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,9 +96,9 @@ def estimate(resources: Sequence[Registered], usage: Usage) -> Estimate:
             free[found.type] += 1
         elif found.custom:
             unpriced[found.type] += 1
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for _, part in parts:
-        used[part.price] += part.units.low  # type: ignore[assignment] # a Counter adds floats as well
+        used[part.price] += part.units.low
     charges = tuple(_charge(found, part, units[id(found)], used[part.price], usage.region) for found, part in parts)
     prices = {charge.price for charge in charges}
     elsewhere = tuple(sorted(key for key in prices if usage.region not in table().prices[key].usd))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from runtime.cli import CONTEXT, say, show_json
+from runtime.cli import CONTEXT, report_option, say, show_json
 from runtime.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -47,16 +47,8 @@ class Kinds(click.ParamType[tuple[str, ...]]):
     default=(),
     help=f"Exit 1 when the change does one of these, commas between: {', '.join(KINDS)}.",
 )
-@click.option(
-    "--format",
-    "--output",
-    "form",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="Form of the result; markdown is for the comment of a pull request.",
-)
-def preview(stack: str, base: Path | None, update: bool, fail_on: tuple[str, ...], form: str) -> int:
+@report_option
+def preview(stack: str, base: Path | None, update: bool, fail_on: tuple[str, ...], output: str) -> int:
     """Show what a stack would register, and what differs from its committed snapshot.
 
     From the program alone, without an account, the engine or a network: `pulumi preview` compares with what is really
@@ -76,9 +68,9 @@ def preview(stack: str, base: Path | None, update: bool, fail_on: tuple[str, ...
 
     project = Path.cwd()
     found = preview_of(project, stack, base=base, fail_on=fail_on)
-    if form == "json":
+    if output == "json":
         show_json(found.to_dict())
-    elif form == "markdown":
+    elif output == "markdown":
         from local.preview.comment import sections
 
         click.echo(show.markdown(found, sections(project, found)), nl=False)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from local.redshift.wire import RedshiftError, not_emulated
@@ -29,6 +30,19 @@ OWN = ""
 """The role of the external schemas that are there from the start: the emulator's own administrator."""
 
 
+@dataclass
+class _Session:
+    """A session of a chain of roles: its keys, the role whose double was assumed instead, if any, and since when."""
+
+    keys: Mapping[str, str]
+    doubled: str
+    begun: float
+    looked_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.looked_at = self.begun
+
+
 class Roles:
     """Clients of the roles that statements name. Thread-safe."""
 
@@ -36,8 +50,10 @@ class Roles:
         self._aws = aws
         self._default = default
         self._lock = threading.Lock()
-        self._sessions: dict[str, tuple[float, Mapping[str, str]]] = {}
-        self._doubled: set[str] = set()
+        self._turns: dict[str, threading.Lock] = {}
+        self._sessions: dict[str, _Session] = {}
+        # By access key, service and region: making one costs more than the call it is made for.
+        self._clients: dict[tuple[str, str, str], Any] = {}
 
     @property
     def has_lake(self) -> bool:
@@ -61,6 +77,8 @@ class Roles:
         from botocore.config import Config
 
         assert self._aws is not None  # noqa: S101 - `client` has looked
+        region = region or self._aws.region
+        key = (credentials.get("aws_access_key_id", ""), service, region or "")
         config = Config(
             connect_timeout=5,
             retries={"mode": "standard", "max_attempts": 2},
@@ -68,29 +86,55 @@ class Roles:
             max_pool_connections=20,
         )
         make: Any = self._aws.session.client
-        return make(
-            service,
-            endpoint_url=self._aws.endpoint_of(service),
-            region_name=region or self._aws.region,
-            config=config,
-            **credentials,
-        )
+        endpoint = self._aws.endpoint_of(service)
+        # A session makes one client at a time; clients themselves may be shared by threads.
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = make(
+                    service, endpoint_url=endpoint, region_name=region, config=config, **credentials
+                )
+            return self._clients[key]
 
     def _credentials(self, chain: str) -> Mapping[str, str]:
         """Return the keys of the last role in a chain."""
         with self._lock:
-            known = self._sessions.get(chain)
-        limit = _KEPT_DOUBLE_SECONDS if chain in self._doubled else _KEPT_SECONDS
-        if known is not None and time.monotonic() - known[0] < limit:
-            return known[1]
-        credentials: Mapping[str, str] = {}
-        for number, arn in enumerate(chain.split(",")):
+            turn = self._turns.setdefault(chain, threading.Lock())
+        with turn:
+            known, now = self._sessions.get(chain), time.monotonic()
+            if known is not None and known.doubled and now - known.looked_at > _KEPT_DOUBLE_SECONDS:
+                self._check_trust(known.doubled)
+                self._double(known.doubled)
+                known.looked_at = now
+                # An emulator that lost its data has the role anew, and does not know the session.
+                known = known if self._is_known(known.keys) else None
+            if known is None or now - known.begun > _KEPT_SECONDS:
+                known = self._sessions[chain] = self._session(chain)
+            return known.keys
+
+    def _is_known(self, keys: Mapping[str, str]) -> bool:
+        try:
+            with translated("sts"):
+                return DOUBLE in self._client(keys, "sts").get_caller_identity()["Arn"]
+        except GoldlakeError:
+            return False
+
+    def _session(self, chain: str) -> _Session:
+        """Assume the roles of a chain one after the other."""
+        keys: Mapping[str, str] = {}
+        doubled = ""
+        for number, arn in enumerate(item.strip() for item in chain.split(",")):
             if number == 0:
                 self._check_trust(arn)
-            credentials = self._assumed(arn.strip(), credentials, chain)
-        with self._lock:
-            self._sessions[chain] = (time.monotonic(), credentials)
-        return credentials
+            found = self._assumed(arn, keys)
+            if found is None and number == 0:
+                # A condition of the trust policy that only the service itself meets (aws:SourceAccount): we looked at
+                # it.
+                doubled = arn
+                found = self._assumed(self._double(arn), keys)
+            if found is None:
+                raise _not_authorized(arn)
+            keys = found
+        return _Session(keys, doubled, time.monotonic())
 
     def _check_trust(self, arn: str) -> None:
         """Raise unless the role lets Redshift assume it: STS is asked by the emulator's administrator here."""
@@ -140,18 +184,14 @@ class Roles:
             iam.attach_role_policy(RoleName=double, PolicyArn=policy)
         return str(found["Role"]["Arn"])
 
-    def _assumed(self, arn: str, credentials: Mapping[str, str], chain: str) -> Mapping[str, str]:
+    def _assumed(self, arn: str, credentials: Mapping[str, str]) -> Mapping[str, str] | None:
+        """Return the keys of a session of the role, None when these credentials may not assume it."""
         sts = self._client(credentials, "sts")
         try:
             with translated(arn):
                 keys = sts.assume_role(RoleArn=arn, RoleSessionName="redshift")
-        except GoldlakeError as exc:
-            if credentials:
-                raise _not_authorized(arn) from exc
-            # A condition of the trust policy that only the service itself meets (aws:SourceAccount): we looked at it.
-            self._doubled.add(chain)
-            with translated(arn):
-                keys = sts.assume_role(RoleArn=self._double(arn), RoleSessionName="redshift")
+        except GoldlakeError:
+            return None
         found = keys["Credentials"]
         return {
             "aws_access_key_id": found["AccessKeyId"],

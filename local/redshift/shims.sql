@@ -5,7 +5,7 @@ set local client_min_messages = warning;
 -- Qualified names such as pg_catalog.svv_external_columns are written into dbt-redshift.
 set local allow_system_table_mods = on;
 
--- Which schemas are external, and what the mirror last loaded into them (local/redshift/external.py).
+-- Which schemas are external, and what spectrum/ last loaded into them; its own columns are in spectrum/catalog.sql.
 create schema if not exists goldlake_local;
 create table if not exists goldlake_local.external_schema (
     schema_name varchar not null primary key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import uuid
 import warnings
@@ -18,6 +19,7 @@ from local.process import exclusive, free_port
 from runtime.aws import DEFAULT_REGION, Connection
 from runtime.warehouse import Warehouse
 from tests.local.leaks import Leaks, hearing, learning, of_report
+from tests.local.redshift_support import LocalRedshift
 from tests.local.support import PASSWORD, Gold
 
 LEAKS = Leaks()
@@ -77,6 +79,14 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     yield connection
     learn_of_emulator(connection)
     platform.emulator.stop(lambda _line: None)
+
+
+@pytest.fixture(scope="session")
+def redshift_on_aws(aws: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedshift]:
+    """A local Redshift that sees the emulator's Glue catalogue and lake, for tests that leave it running."""
+    made = LocalRedshift(tmp_path_factory.mktemp("redshift") / "warehouse", endpoint_url=aws.endpoint_url).start()
+    yield made
+    made.signal(signal.SIGTERM)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import stat
 import subprocess
@@ -192,11 +193,16 @@ def fetched_files() -> frozenset[str]:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder in which no value may be."""
-    for path in sorted(folder.rglob("*")):
-        with suppress(OSError):
-            if path.is_file() and not path.is_symlink() and not _may_have_values(path):
-                yield path
+    """Yield the files below a folder in which no value may be; not those of packages that were installed there."""
+    for place, folders, names in os.walk(folder):
+        if any(name.endswith(".dist-info") for name in folders):
+            folders.clear()
+            continue
+        folders.sort()
+        for path in (Path(place, name) for name in sorted(names)):
+            with suppress(OSError):
+                if path.is_file() and not path.is_symlink() and not _may_have_values(path):
+                    yield path
 
 
 def _may_have_values(path: Path) -> bool:

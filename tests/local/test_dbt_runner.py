@@ -231,18 +231,18 @@ def test_a_model_that_fails_is_named_and_what_depends_on_it_is_skipped(bench: Be
 
 
 def test_at_the_deadline_queries_are_ended_and_retries_finish_what_remains(bench: Bench) -> None:
-    # So that the three seconds are not gone before dbt has parsed the project.
+    # So that the seconds are not gone before dbt has parsed the project, on a busy machine either.
     bench.run(command="compile", vars={"nap": 60})
     begin = time.monotonic()
-    stopped = bench.run(3, vars={"nap": 60}, run_id="slow")
-    assert time.monotonic() - begin < 3 + RESERVE_SECONDS
+    stopped = bench.run(8, vars={"nap": 60}, run_id="slow")
+    assert time.monotonic() - begin < 8 + RESERVE_SECONDS
     assert (stopped["statusCode"], stopped["outcome"]) == (1, "deadline"), (stopped["timings"], stopped["stdout"])
     assert statuses(stopped) == {"first": "success", "second": "skipped", "third": "skipped", "fourth": "skipped"}
     assert sorted(stopped["remaining"]) == sorted(NAMES[1:])
     assert "3 nodes remain" in stopped["message"]
     assert bench.napping() == []
     assert threading.active_count() == len(threading.enumerate())
-    again = bench.run(3, command="retry", run_id="slow")
+    again = bench.run(8, command="retry", run_id="slow")
     assert (again["outcome"], sorted(again["remaining"])) == ("deadline", sorted(NAMES[1:]))
     last = bench.run(command="retry", run_id="slow", vars={"nap": 0})
     assert last["outcome"] == "done", last

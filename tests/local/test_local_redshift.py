@@ -7,80 +7,21 @@ import gc
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import psutil
 import pytest
 import redshift_connector
 
-from local.process import free_port
+from tests.local.redshift_support import PASSWORD, LocalRedshift
 from tests.local.support import is_alive, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
-PASSWORD = "Xy7-local only"
-
-
-@dataclass
-class LocalRedshift:
-    """A local Redshift as a process of its own, started and stopped by the test."""
-
-    data: Path
-    endpoint_url: str | None = None
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
-
-    @property
-    def log(self) -> str:
-        path = self.data.with_suffix(".log")
-        return path.read_text() if path.exists() else ""
-
-    @property
-    def postmaster(self) -> int:
-        return int((self.data / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-    def start(self) -> LocalRedshift:
-        command = [sys.executable, "-m", "local.redshift", "--data", str(self.data), "--port", str(self.port)]
-        if self.endpoint_url:
-            command += ["--endpoint-url", self.endpoint_url]
-        environment = os.environ | {"GOLDLAKE_LOCAL_REDSHIFT_PASSWORD": PASSWORD}
-        with self.data.with_suffix(".log").open("a") as log:
-            offset = log.tell()
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, text=True)
-        wait_for(lambda: "ready on" in self.log[offset:] or self.exited, "ready line")
-        return self
-
-    @property
-    def exited(self) -> bool:
-        return self.process is None or self.process.poll() is not None
-
-    def signal(self, number: signal.Signals) -> int:
-        """Send a signal and return the exit code."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    def connect(self, user: str = "admin", password: str = PASSWORD) -> Any:
-        connection = redshift_connector.connect(
-            host="127.0.0.1", port=self.port, database="analytics", user=user, password=password, ssl=False
-        )
-        connection.autocommit = True
-        return connection
-
-    def query(self, statement: str) -> list[list[Any]]:
-        """Return the rows of a statement, run in a connection of its own."""
-        with contextlib.closing(self.connect()) as connection:
-            cursor = connection.cursor()
-            cursor.execute(statement)
-            return [list(row) for row in cursor.fetchall()] if cursor.description else []
 
 
 def refusal(server: LocalRedshift, user: str = "admin", password: str = PASSWORD) -> str:

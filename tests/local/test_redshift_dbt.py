@@ -20,7 +20,7 @@ from local.process import free_port
 from local.redshift.tls import Files
 from tests.local.support import REPOSITORY, wait_for
 
-PASSWORD = "Xy7localonly"
+PASSWORD = "Zw4 of dbt alone"
 MODELS = {f"leaf_{number}": "select * from {{ ref('facts') }}" for number in range(8)}
 PROJECT = {
     "dbt_project.yml": """
@@ -38,7 +38,8 @@ small:
   target: local
   outputs:
     local: {type: redshift, host: localhost, port: "{{ env_var('PORT') | int }}", user: admin, dbname: analytics,
-            password: "{{ env_var('PASSWORD') }}", schema: small, threads: 4, sslmode: require, connect_timeout: 30}
+            password: "{{ env_var('DBT_ENV_SECRET_REDSHIFT_PASSWORD') }}", schema: small, threads: 4, sslmode: require,
+            connect_timeout: 30}
 """,
     "seeds/seen.csv": "id,name,at\n1,alpha,2026-11-01 00:00:00\n2,bravo,2026-11-01 00:00:00\n",
     "models/facts.sql": "{{ config(materialized='incremental', unique_key='id', sort='at') }}"
@@ -73,7 +74,8 @@ class Project:
 
     def dbt(self, *arguments: str) -> dict[str, str]:
         """Run dbt as a command; return each node's status."""
-        environment = os.environ | {"PORT": str(self.port), "PASSWORD": PASSWORD, "SSL_CERT_FILE": self.authority}
+        environment = os.environ | {"PORT": str(self.port), "SSL_CERT_FILE": self.authority}
+        environment |= {"DBT_ENV_SECRET_REDSHIFT_PASSWORD": PASSWORD}
         environment |= {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_PROFILES_DIR": str(self.folder)}
         done = subprocess.run(
             [str(Path(sys.executable).with_name("dbt")), *arguments],

@@ -16,7 +16,7 @@ import redshift_connector
 from local.redshift.dialect.constructs import ACCEPTED, NOT_EMULATED
 from local.redshift.dialect.strictness import RULES
 from local.redshift.dialect.words import words
-from tests.local.test_local_redshift import LocalRedshift
+from tests.local.redshift_support import LocalRedshift
 
 D, T = datetime.date, datetime.datetime
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -32,26 +31,10 @@ from local.process import free_port
 from runtime.aws import Connection
 from runtime.secrets import local_default
 from tests.local.faulty_proxy import Rule, faulty_proxy
+from tests.local.redshift_support import PASSWORD, TRUST, LocalRedshift, role
 from tests.local.support import wait_for
-from tests.local.test_local_redshift import PASSWORD, LocalRedshift
 
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "redshift.amazonaws.com"}, "Action": "sts:AssumeRole"},
-    ],
-}
 ALL_OF_BUCKETS = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:GetBucketLocation"]
-
-
-def role(aws: Connection, actions: list[str], trust: dict[str, Any] | None = None) -> str:
-    """Return a new role that may do these actions everywhere."""
-    iam, name = aws.client("iam"), f"r-{uuid.uuid4().hex[:10]}"
-    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust or TRUST))["Role"]["Arn"]
-    if actions:
-        allowed = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
-        iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(allowed))
-    return str(arn)
 
 
 @dataclass(frozen=True)
@@ -63,12 +46,6 @@ class Place:
     bucket: str
     role: str
 
-    def simple(self) -> Any:
-        """A session of psycopg, which speaks the simple protocol."""
-        return psycopg2.connect(
-            host="127.0.0.1", port=self.redshift.port, dbname="analytics", user="admin", password=PASSWORD
-        )
-
     def unload(self, select: str, name: str, options: str = "FORMAT PARQUET MANIFEST VERBOSE") -> str:
         """Return an UNLOAD statement."""
         quoted = select.replace("'", "''")
@@ -76,7 +53,7 @@ class Place:
 
     def run(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements by the simple protocol, each committed; return the rows of the last."""
-        with contextlib.closing(self.simple()) as connection:
+        with contextlib.closing(self.redshift.simple()) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
             for statement in statements:
@@ -106,19 +83,11 @@ class Place:
                 return connection.execute(query).fetchall()
 
 
-@pytest.fixture(scope="module")
-def server(aws: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedshift]:
-    made = LocalRedshift(tmp_path_factory.mktemp("unload") / "warehouse", endpoint_url=aws.endpoint_url).start()
-    yield made
-    if not made.exited:
-        made.signal(signal.SIGTERM)
-
-
 @pytest.fixture
-def place(server: LocalRedshift, aws: Connection) -> Place:
+def place(redshift_on_aws: LocalRedshift, aws: Connection) -> Place:
     bucket = f"unload-{uuid.uuid4().hex[:12]}"
     aws.client("s3").create_bucket(Bucket=bucket)
-    return Place(server, aws, bucket, role(aws, ALL_OF_BUCKETS))
+    return Place(redshift_on_aws, aws, bucket, role(aws, ALL_OF_BUCKETS))
 
 
 def test_every_type_is_written_as_parquet_has_it_and_described_in_the_manifest(place: Place) -> None:
@@ -151,7 +120,7 @@ def test_every_type_is_written_as_parquet_has_it_and_described_in_the_manifest(p
 
 
 def test_an_unload_sees_its_own_transaction_and_leaves_it_as_it_was(place: Place) -> None:
-    with contextlib.closing(place.simple()) as connection:
+    with contextlib.closing(place.redshift.simple()) as connection:
         cursor = connection.cursor()
         cursor.execute("drop table if exists own; create table own (a int); insert into own values (1), (2)")
         cursor.execute("set datestyle to 'SQL, DMY'")
@@ -165,7 +134,7 @@ def test_an_unload_sees_its_own_transaction_and_leaves_it_as_it_was(place: Place
 
 
 def test_a_failed_unload_fails_the_transaction_as_any_statement_does(place: Place) -> None:
-    with contextlib.closing(place.simple()) as connection:
+    with contextlib.closing(place.redshift.simple()) as connection:
         cursor = connection.cursor()
         cursor.execute("create table gone (a int)")
         with pytest.raises(psycopg2.Error, match="S3ServiceException"):
@@ -316,7 +285,7 @@ def test_a_large_result_streams_in_bounded_memory_and_is_cut_into_files(place: P
 
 
 def test_an_unload_can_be_cancelled_and_the_session_goes_on(place: Place) -> None:
-    with contextlib.closing(place.simple()) as connection:
+    with contextlib.closing(place.redshift.simple()) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
         timer = threading.Timer(1.0, connection.cancel)
@@ -392,7 +361,7 @@ def test_a_copy_belongs_to_its_transaction(place: Place) -> None:
     place.put("n/1", b"1|one\n2|\\N\n")
     place.run("drop table if exists n; create table n (i int, t varchar(5))")
     for simple in (True, False):
-        with contextlib.closing(place.simple() if simple else place.redshift.connect()) as connection:
+        with contextlib.closing(place.redshift.simple() if simple else place.redshift.connect()) as connection:
             connection.autocommit = False
             cursor = connection.cursor()
             cursor.execute(f"copy n from 's3://{place.bucket}/n/' iam_role '{place.role}'")
@@ -464,7 +433,7 @@ def test_an_s3_that_is_busy_is_reported_in_its_words_and_the_session_goes_on(
     with faulty_proxy(int(aws.endpoint_url.rpartition(":")[2]), busy) as (_proxy, url):
         own = LocalRedshift(tmp_path / "own", endpoint_url=url).start()
         through = Place(own, aws, place.bucket, place.role)
-        with contextlib.closing(through.simple()) as connection:
+        with contextlib.closing(through.redshift.simple()) as connection:
             connection.autocommit = True
             cursor = connection.cursor()
             with pytest.raises(psycopg2.Error, match=r"S3ServiceException:.*Status 503,Error SlowDown"):

@@ -8,7 +8,6 @@ import json
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from deltalake import DeltaTable, write_deltalake
 
 from local.process import free_port
 from runtime.aws import Connection
-from tests.local.test_local_redshift import PASSWORD, LocalRedshift
-from tests.local.test_redshift_unload import TRUST, role
+from tests.local.redshift_support import PASSWORD, TRUST, LocalRedshift, role
 
 READS = ["glue:GetTable", "glue:GetTables", "glue:GetPartitions", "s3:GetObject", "s3:ListBucket"]
 PARQUET = {
@@ -80,23 +78,10 @@ class Lake:
     def query(self, statement: str) -> list[list[Any]]:
         return self.redshift.query(statement.replace("LAKE", self.name))
 
-    def simple(self) -> Any:
-        return psycopg2.connect(
-            host="127.0.0.1", port=self.redshift.port, dbname="analytics", user="admin", password=PASSWORD
-        )
-
-
-@pytest.fixture(scope="module")
-def server(aws: Connection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedshift]:
-    made = LocalRedshift(tmp_path_factory.mktemp("spectrum") / "warehouse", endpoint_url=aws.endpoint_url).start()
-    yield made
-    if not made.exited:
-        made.signal(signal.SIGTERM)
-
 
 @pytest.fixture
-def lake(server: LocalRedshift, aws: Connection) -> Lake:
-    made = Lake(server, aws)
+def lake(redshift_on_aws: LocalRedshift, aws: Connection) -> Lake:
+    made = Lake(redshift_on_aws, aws)
     aws.client("s3").create_bucket(Bucket=made.name)
     aws.client("glue").create_database(DatabaseInput={"Name": made.name})
     made.create(role(aws, READS))
@@ -274,7 +259,7 @@ def test_views_and_procedures_over_external_tables_see_the_lake_too(lake: Lake) 
 def test_a_session_that_has_read_the_table_does_not_wait_for_itself(lake: Lake) -> None:
     lake.put_table("t", {"id": "string"})
     lake.put_rows("t/1.parquet", "select 'old' as id")
-    with contextlib.closing(lake.simple()) as connection:
+    with contextlib.closing(lake.redshift.simple()) as connection:
         cursor = connection.cursor()
         cursor.execute(f"select * from {lake.name}.t")
         lake.put_rows("t/1.parquet", "select 'new' as id")

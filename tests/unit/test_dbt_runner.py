@@ -21,11 +21,12 @@ from unittest import mock
 
 import click
 import pytest
+import sqlparse
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.dbt_runner import handler, imports, results, runner
+from lambdas.dbt_runner import engine, handler, imports, results, runner
 from lambdas.dbt_runner.event import COMMANDS, DbtCommand
 from lambdas.dbt_runner.runner import Job, run_dbt
 from runtime.aws import Connection
@@ -701,7 +702,7 @@ def test_dbt_is_stopped_before_the_time_limit_and_its_queries_are_cancelled(star
     assert answer["outcome"] == "failed", "the state machine goes on with a deadline only"
     assert answer["message"] == (
         "dbt build failed: stopped at its deadline of 0.1 s, before dbt had chosen its nodes: "
-        "a retry would find nothing to go on with"
+        "it needs more time than that"
     )
     assert dbt.cancelled
 
@@ -1007,3 +1008,38 @@ def test_an_unreachable_warehouse_is_answered_2_and_dbt_is_not_started(
         "message": "warehouse gold.example.com cannot be reached",
     }
     assert dbt.calls == []
+
+
+# --- texts of one statement ---
+
+_PIECES = (
+    "select 1",
+    "select a as go",
+    "'x;y'",
+    "-- it; is\n",
+    "/* a; b */",
+    " ",
+    "\n",
+    ";",
+    "begin",
+    "end",
+    "$$",
+    "é",
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=6).map("".join))
+def test_a_text_is_taken_apart_as_sqlparse_takes_it_apart(text: str) -> None:
+    expected = sqlparse.split(text)
+    with engine._single_statements():
+        assert sqlparse.split(text) == expected
+
+
+def test_a_text_of_one_statement_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = mock.Mock(return_value=["a;", "b"])
+    monkeypatch.setattr(sqlparse, "split", parser)
+    with engine._single_statements():
+        assert sqlparse.split("  select 1 ;\n") == ["select 1 ;"]
+        parser.assert_not_called()
+        assert sqlparse.split("a; b") == ["a;", "b"]
+    assert vars(sqlparse)["split"] is parser

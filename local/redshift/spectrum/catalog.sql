@@ -4,22 +4,10 @@ begin;
 set local client_min_messages = warning;
 set local allow_system_table_mods = on;
 
-create schema if not exists goldlake_local;
-create table if not exists goldlake_local.external_schema (
-    schema_name varchar not null primary key,
-    glue_database varchar not null
-);
+-- The tables themselves are made by shims.sql, whose views read them; these columns came later than some people's data.
 -- The role is empty for the schemas that are there from the start: the emulator's administrator reads for them.
 alter table goldlake_local.external_schema add column if not exists iam_role varchar not null default '';
 alter table goldlake_local.external_schema add column if not exists region varchar;
-create table if not exists goldlake_local.external_table (
-    schema_name varchar not null,
-    table_name varchar not null,
-    location varchar not null,
-    columns_fingerprint varchar not null,
-    content_fingerprint varchar not null,
-    primary key (schema_name, table_name)
-);
 -- What Glue says of the table (spectrum/tables.py, `described`).
 alter table goldlake_local.external_table add column if not exists described text not null default '{}';
 

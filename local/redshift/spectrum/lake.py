@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +97,11 @@ class Lake:
             return
         with _duckdb(self._postgres, self._database) as connection:
             for name in sorted(gone):
-                _tried(lambda name=name: self._drop_within(connection, schema.name, name))  # type: ignore[misc]
+                with _helpful():
+                    self._drop_within(connection, schema.name, name)
             for table in new:
-                _tried(lambda table=table: self._shell(connection, table, known.get(table.name)))  # type: ignore[misc]
+                with _helpful():
+                    self._shell(connection, table, known.get(table.name))
 
     @staticmethod
     def _is_new(table: ExternalTable, loaded: Loaded | None) -> bool:
@@ -219,12 +221,13 @@ class Lake:
         LOG.info("dropped external table %s.%s: it is gone from Glue", schema, name)
 
 
-def _tried(act: Callable[[], None]) -> None:
-    """Do what helps the catalogue; what fails is logged, and told when the table is queried."""
+@contextmanager
+def _helpful() -> Iterator[None]:
+    """Around what helps the catalogue: what fails is logged, and told when the table is queried."""
     import duckdb
 
     try:
-        act()
+        yield
     except (duckdb.Error, RedshiftError) as exc:
         LOG.warning("the list of external tables is behind: %s", reason(exc))
 
