@@ -8,7 +8,7 @@ export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The machine's own certificates, so that a company's proxy that pip trusts is trusted by uv, too.
 export UV_SYSTEM_CERTS ?= 1
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 
@@ -36,8 +36,15 @@ run: setup ## The whole pipeline on this machine: deploy, sample data, run, repo
 test: setup ## All tests and checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+# Side by side in `make test`: the tests wait a good deal, for services that start and stop.
+.PHONY: types
+types: setup lint-sql
 	$(BIN)/mypy
-	cd dbt_gold && ../$(BIN)/sqlfluff lint --quiet models tests
+
+.PHONY: tests
+tests: setup
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Beside .venv, since pulumi-policy needs another protobuf. With pip, which Pulumi's python runtime calls.

@@ -444,6 +444,11 @@ def test_a_call_that_the_committed_recording_lacks_is_named() -> None:
     assert str(more) == "reader: s3:DeleteObject on arn:aws:s3:::{gold}/gold/*"
 
 
+def test_a_call_that_needs_no_right_is_not_recorded() -> None:
+    assert len(calls([seen("s3:GetObject", f"{SILVER}/a")])) == 1
+    assert calls([seen("sts:GetCallerIdentity", "*")]) == []
+
+
 # --- the page and the command ---
 
 
