@@ -48,8 +48,8 @@ def test_a_second_up_changes_nothing(deployed: Project) -> None:
 def test_a_stack_exports_outputs_of_every_unit(deployed: Project) -> None:
     outputs = json.loads(deployed.pulumi("stack", "output", "--json", "--stack", "dev").stdout)
     assert {name.split("_", 1)[0] for name in outputs} == set(DEFAULT_UNITS)
-    # AWS keys instead of a customer key, and sign-in by IAM instead of a login.
-    absent = {"foundation_key_arn", "secrets_dbt_login_arn", "warehouse_dbt_login_arn"}
+    # AWS keys instead of a customer key, sign-in by IAM instead of a login, no dashboard.
+    absent = {"foundation_key_arn", "foundation_dashboard_name", "secrets_dbt_login_arn", "warehouse_dbt_login_arn"}
     assert {name for name, value in outputs.items() if not value} == absent
 
 
