@@ -34,7 +34,7 @@ MAX_STATEMENT_BYTES = 16 << 20
 # What the client's messages are looked at for; all others (a password, data of a COPY) pass in pieces.
 _HELD_KINDS = frozenset(b"QPBDECSF")
 # Messages from PostgreSQL that are looked at.
-_SEEN_KINDS = frozenset(b"ZKS")
+_SEEN_KINDS = frozenset(b"ZKSE")
 # They may come at any time and belong to no statement.
 _ASYNCHRONOUS = frozenset(b"NSA")
 _PATIENCE_SECONDS = 0.25
@@ -222,6 +222,8 @@ class Session:
         elif self._swallowed and self._swallowed[0] == name:
             self._swallowed.pop(0)
             return b""
+        elif kind == ord("E") and (words := wire.reworded(body)) is not None:
+            return message(b"E", words)
         return None
 
     # From the client
@@ -347,7 +349,7 @@ class Session:
         failure: RedshiftError | None = None
         async for kind, body in self._exchange(wire.query(text)):
             if kind == b"E":
-                failure = wire.read_error(body)
+                failure = wire.read_error(wire.reworded(body) or body)
             else:
                 self._writer.write(message(kind, body))
                 await self._writer.drain()

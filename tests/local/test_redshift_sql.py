@@ -305,6 +305,26 @@ def test_foreign_keys_are_not_enforced(run: Any) -> None:
     run("create table s.parent (id int primary key)", "create table s.child (p int references s.parent (id))")
     run("insert into s.child values (5)")
     assert run("select p from s.child") == [(5,)]
+    run("create table s.second (p int, foreign key (p) references s.parent (id))", "insert into s.second values (5)")
+    run("create table s.third (p int)", "alter table s.third add constraint f foreign key (p) references s.parent (id)")
+    run("insert into s.third values (5)")
+
+
+def test_a_temporary_table_may_refer_to_any_table(run: Any) -> None:
+    run("create table s.parent (id int primary key)")
+    run("create temp table of_column (p int references s.parent (id))", "insert into of_column values (5)")
+    run(
+        "create table #of_table (p int, constraint f foreign key (p) references s.parent (id))",
+        "insert into #of_table values (5)",
+    )
+    assert run("select p from #of_table union all select p from of_column") == [(5,), (5,)]
+
+
+def test_a_null_where_there_may_be_none_is_refused_in_redshifts_words(run: Any) -> None:
+    run("create table s.t (id int not null)")
+    with pytest.raises(redshift_connector.Error, match="Cannot insert a NULL value into column id") as refused:
+        run("insert into s.t values (null)")
+    assert refused.value.args[0]["C"] == "23502"
 
 
 def test_the_drivers_own_catalogue_calls_work(run: Any, session: Any) -> None:

@@ -39,12 +39,15 @@ def translate_create(statement: Statement, strict: bool) -> None:
 def _create_table(statement: Statement, at: int, strict: bool) -> None:
     """CREATE TABLE name (…) attributes, CREATE TABLE name [(columns)] attributes AS query."""
     name = at + 4 if statement.words("if", "not", "exists", at=at + 1) else at + 1
-    if statement.kind(name) == "temp" and statement.word(at - 1) not in ("temp", "temporary"):
+    temporary = statement.word(at - 1) in ("temp", "temporary")
+    if statement.kind(name) == "temp" and not temporary:
         statement.before(at, "temp ")
+        temporary = True
     end = statement.name_end(name)
     if statement.op(end) == "(" and end in statement.closes:
         for start, stop in column_items(statement, end):
             _column(statement, start, stop, strict)
+        _foreign_keys(statement, end + 1, statement.closes[end], temporary=temporary)
         end = statement.closes[end] + 1
     query = statement.find("as", start=end, parent=-1)
     _drop_attributes(statement, end, len(statement) if query < 0 else query)
@@ -66,12 +69,24 @@ def _column(statement: Statement, start: int, end: int, strict: bool) -> None:
             _identity(statement, index)
         elif word == "collate":
             _collate(statement, index)
-        elif word == "references":
-            # Informational in Redshift: nothing is checked.
-            stop = statement.name_end(index + 1)
-            stop = statement.closes[stop] + 1 if statement.op(stop) == "(" and stop in statement.closes else stop
-            statement.after(stop - 1, " not enforced")
         index += 1
+
+
+def _foreign_keys(statement: Statement, start: int, end: int, *, temporary: bool = False) -> None:
+    """Let the foreign keys in a range of tokens be what they are in Redshift: words, by which nothing is checked."""
+    for index in range(start, end):
+        if statement.word(index) != "references" or statement.parent[index] != statement.parent[start]:
+            continue
+        stop = statement.name_end(index + 1)
+        stop = statement.closes[stop] + 1 if statement.op(stop) == "(" and stop in statement.closes else stop
+        if temporary:
+            # PostgreSQL lets one refer to temporary tables only.
+            columns = next((opening for opening, closing in statement.closes.items() if closing == index - 1), 0)
+            begin = columns - 2 if statement.words("foreign", "key", at=columns - 2) else index
+            statement.drop(begin, stop)
+            statement.replace(begin, "check (true)")
+        else:
+            statement.after(stop - 1, " not enforced")
 
 
 def _identity(statement: Statement, index: int) -> None:
@@ -160,6 +175,9 @@ def translate_alter_table(statement: Statement, strict: bool) -> None:
     elif rest[0] == "add" and rest[1] not in ("constraint", "primary", "unique", "foreign"):
         column = end + 2 if rest[1] == "column" else end + 1
         _column(statement, column, len(statement), strict)
+        _foreign_keys(statement, column, len(statement))
+    elif rest[0] == "add":
+        _foreign_keys(statement, end, len(statement))
     elif rest[:2] == ["alter", "column"] and statement.word(end + 3) == "type":
         translate_type(statement, end + 4, column=unquoted(statement.tokens[end + 2]), strict=strict)
 
