@@ -18,7 +18,15 @@ USERS = [f"dbt_test_user_{number}" for number in (1, 2, 3)]
 # `all`, which takes half an hour, or an expression as pytest's -k has them.
 CHOSEN = os.environ.get("GOLDLAKE_DBT_SUITE", "basic")
 # What does not pass, and why (docs/local-redshift.md).
-KNOWN: dict[str, str] = {}
+_NO_OPTION = "dbt-core 1.11 has no `seed --empty`, which this version of the tests asks for"
+_NAMES = "compares with SQL in which the database is `dbt` and the schema that of its own module"
+KNOWN = {
+    "Test_empty_TestEmptySeedFlag::test_seed_empty_creates_table_with_zero_rows": _NO_OPTION,
+    "Test_empty_TestEmptySeedFlag::test_seed_empty_preserves_column_types": _NO_OPTION,
+    "Test_empty_TestEmptySeedFlag::test_build_empty_with_seed": _NO_OPTION,
+    "Test_ephemeral_EphemeralMulti::test_ephemeral_multi": _NAMES,
+    "Test_ephemeral_EphemeralNested::test_ephemeral_nested": _NAMES,
+}
 
 
 @pytest.fixture(scope="module")
