@@ -8,7 +8,7 @@ export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The machine's own certificates, so that a company's proxy that pip trusts is trusted by uv, too.
 export UV_SYSTEM_CERTS ?= 1
-WORKERS ?= 3
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 

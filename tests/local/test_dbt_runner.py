@@ -284,7 +284,7 @@ def test_a_warehouse_that_stops_in_mid_run_is_2_and_the_next_run_works(bench: Be
 
 def test_two_invocations_at_once_are_one_run_and_one_busy_answer(bench: Bench, login: None) -> None:
     answers: list[dict[str, Any]] = []
-    first = threading.Thread(target=lambda: answers.append(bench.run(vars={"nap": 4})))
+    first = threading.Thread(target=lambda: answers.append(bench.run(vars={"nap": 15})))
     first.start()
     wait_for(bench.napping, "a running query", 60)
     second = bench.in_fresh_process("build", code=2)
