@@ -127,8 +127,7 @@ class Roles:
                 self._check_trust(arn)
             found = self._assumed(arn, keys)
             if found is None and number == 0:
-                # A condition of the trust policy that only the service itself meets (aws:SourceAccount): we looked at
-                # it.
+                # The trust policy, which we looked at, has a condition that only the service meets (aws:SourceAccount).
                 doubled = arn
                 found = self._assumed(self._double(arn), keys)
             if found is None:

@@ -15,7 +15,7 @@ from tests.clients import environment
 from tests.clients.conftest import PROGRAMS
 
 USERS = [f"dbt_test_user_{number}" for number in (1, 2, 3)]
-# `all`, which takes half an hour, or an expression as pytest's -k has them.
+# `all`, which takes three quarters of an hour, or an expression as pytest's -k has them.
 CHOSEN = os.environ.get("GOLDLAKE_DBT_SUITE", "basic")
 # What does not pass, and why (docs/local-redshift.md).
 _NO_OPTION = "dbt-core 1.11 has no `seed --empty`, which this version of the tests asks for"

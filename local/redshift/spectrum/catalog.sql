@@ -4,7 +4,7 @@ begin;
 set local client_min_messages = warning;
 set local allow_system_table_mods = on;
 
--- The tables themselves are made by shims.sql, whose views read them; these columns came later than some people's data.
+-- The tables themselves are made by shims.sql, whose views read them. These columns came later than some data.
 -- The role is empty for the schemas that are there from the start: the emulator's administrator reads for them.
 alter table goldlake_local.external_schema add column if not exists iam_role varchar not null default '';
 alter table goldlake_local.external_schema add column if not exists region varchar;
